@@ -1,0 +1,457 @@
+"""The one pod loop: brings what Kubernetes wants to the provider, and what is true back.
+
+For each pod there is one entry, keyed by UID: the newest object from the cluster and the newest
+facts from the provider. A step compares the two and does what is due: create, update, delete, patch
+the status, acknowledge. Steps are level-triggered and idempotent, so a lost message, a restart of
+either side or a repeated event only means another step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bridge.agent.cluster import Cluster, PodEvent
+from bridge.agent.provider import ProviderClient
+from bridge.agent.request import ATTEMPT, BACKEND, Builder, NotReady, identity
+from bridge.errors import BridgeError, Invalid, Unsupported
+from bridge.pods import Manifest
+from bridge.pods.events import events
+from bridge.pods.status import rejected, same, status
+from bridge.queue import KeyedQueue
+from bridge.rpc.v1 import pod_pb2
+from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.times import rfc3339
+
+RECONNECT_FIRST, RECONNECT_LONGEST = 0.1, 5.0
+"""Seconds before a broken watch is opened again: doubling from the first to the longest."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderNote:
+    """Something about the provider that people want to see: `lost` with why, or `back` with how
+    many pods it runs on with (adopted)."""
+
+    what: Literal["lost", "back"]
+    message: str = ""
+    adopted: int = 0
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One pod. `pod` None: the cluster no longer has it; `facts` None: the provider told none."""
+
+    who: pod_pb2.PodIdentity
+    pod: Manifest | None = None
+    facts: pod_pb2.PodFacts | None = None
+    revision: int = 0
+    told: pod_pb2.PodFacts | None = None
+    """The facts that the pod's status already says."""
+    acked: int = 0
+    accepted: str = ""
+    """The epoch in which the provider took the pod on; another epoch has to be asked again."""
+    generation: int = 0
+    delete_sent: tuple[str, float] | None = None
+    """(epoch, grace) of the newest DeletePod."""
+    orphan: bool = False
+    started: float | None = None
+    """status.startTime before the first patch carried it."""
+    problem: str = ""
+    """The last refusal that was told as an event: each is told once."""
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """What is known of the provider's present life."""
+
+    name: str = ""
+    revision: int = 0
+    pending: set[str] = field(default_factory=set)
+    """Backends whose sync marks have not come yet."""
+    synced: bool = False
+
+
+class Agent:
+    """Runs the pods of one cluster's node on one provider."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        provider: ProviderClient,
+        *,
+        clock: Callable[[], float] = time.time,
+        note: Callable[[ProviderNote], None] = lambda _: None,
+        concurrency: int = 64,
+    ) -> None:
+        self._cluster = cluster
+        self._provider = provider
+        self._clock = clock
+        self._note = note
+        self._builder = Builder(cluster, clock)
+        self._entries: dict[str, _Entry] = {}
+        self._queue: KeyedQueue[str] = KeyedQueue(
+            self._step, name="agent pod", concurrency=concurrency
+        )
+        self._epoch = _Epoch()
+        self._cluster_synced = asyncio.Event()
+        self._provider_synced = asyncio.Event()
+        self._left = asyncio.Event()
+        self._acks: dict[str, pb.PodAck] = {}
+        self._ack_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch_cluster(), name="watch cluster")
+                tasks.create_task(self._watch_provider(), name="watch provider")
+                tasks.create_task(self._send_acks(), name="acknowledge")
+        finally:
+            await self._queue.close()
+
+    async def settled(self) -> None:
+        """Returns once both sides were heard in full and no pod has a step due now."""
+        await self._cluster_synced.wait()
+        await self._provider_synced.wait()
+        await self._queue.settled()
+
+    @property
+    def busy(self) -> int:
+        """How many pods either side still has."""
+        return len(self._entries)
+
+    async def emptied(self) -> None:
+        """Returns once neither side has a pod."""
+        while self._entries:
+            self._left.clear()
+            await self._left.wait()
+
+    # What comes in.
+
+    async def _watch_cluster(self) -> None:
+        delay = RECONNECT_FIRST
+        while True:
+            listed: set[str] | None = set()
+            try:
+                async for event in self._cluster.watch():
+                    delay = RECONNECT_FIRST
+                    if event.type == "SYNCED":
+                        self._cluster_listed(listed or set())
+                        listed = None
+                        continue
+                    if listed is not None and event.type != "DELETED":
+                        listed.add(event.pod["metadata"]["uid"])
+                    self._pod_changed(event)
+            except BridgeError as error:
+                _log.warning("watching the cluster: %s", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RECONNECT_LONGEST)
+
+    def _pod_changed(self, event: PodEvent) -> None:
+        uid = event.pod["metadata"]["uid"]
+        entry = self._entries.get(uid)
+        if event.type == "DELETED":
+            if entry is not None:
+                entry.pod = None
+                self._queue.add(uid)
+            return
+        if entry is None:
+            entry = self._entries[uid] = _Entry(identity(self._cluster, event.pod))
+        entry.pod = event.pod
+        self._queue.add(uid)
+
+    def _cluster_listed(self, listed: set[str]) -> None:
+        for uid, entry in self._entries.items():
+            if uid not in listed and entry.pod is not None:
+                entry.pod = None
+                self._queue.add(uid)
+        self._cluster_synced.set()
+        self._find_orphans()
+
+    async def _watch_provider(self) -> None:
+        delay, lost = RECONNECT_FIRST, False
+        while True:
+            request = pb.WatchPodsRequest(
+                cluster=self._cluster.id,
+                node=self._cluster.node,
+                epoch=self._epoch.name if self._epoch.synced else "",
+                revision=self._epoch.revision,
+            )
+            try:
+                async for message in self._provider.watch_pods(request):
+                    for event in message.events:
+                        self._heard(message.epoch, event)
+                    if self._epoch.synced:
+                        if lost:
+                            self._say_back()
+                        delay, lost = RECONNECT_FIRST, False
+                problem: BridgeError | None = None
+            except BridgeError as error:
+                if isinstance(error, Invalid):
+                    raise
+                problem = error
+            if not lost and self._epoch.name:
+                lost = True
+                self._note(ProviderNote("lost", str(problem or "it closed the stream")))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RECONNECT_LONGEST)
+
+    def _heard(self, epoch: str, event: pb.WatchPodsEvent) -> None:
+        match event.WhichOneof("event"):
+            case "snapshot_started":
+                self._new_snapshot(epoch, set(event.snapshot_started.backends))
+            case "synced":
+                self._epoch.pending.discard(event.synced.backend)
+                self._queue_all_unaccepted()
+            case "pod":
+                self._facts_changed(event.revision, event.pod)
+        self._epoch.revision = max(self._epoch.revision, event.revision)
+        if not self._epoch.pending and not self._epoch.synced:
+            self._epoch.synced = True
+            self._provider_synced.set()
+            self._find_orphans()
+
+    def _new_snapshot(self, epoch: str, backends: set[str]) -> None:
+        self._epoch = _Epoch(epoch, 0, backends)
+        self._provider_synced.clear()
+        for uid, entry in self._entries.items():
+            # What we know stays what the status says; only who must be told starts anew.
+            entry.facts, entry.revision, entry.acked = None, 0, 0
+            self._queue.add(uid)
+
+    def _queue_all_unaccepted(self) -> None:
+        for uid, entry in self._entries.items():
+            if entry.accepted != self._epoch.name:
+                self._queue.add(uid)
+
+    def _facts_changed(self, revision: int, facts: pod_pb2.PodFacts) -> None:
+        uid = facts.pod.uid
+        entry = self._entries.get(uid)
+        if entry is None:
+            entry = self._entries[uid] = _Entry(facts.pod)
+        entry.facts, entry.revision = facts, revision
+        self._queue.add(uid)
+
+    def _find_orphans(self) -> None:
+        """Work that belongs to us and to no pod: only once both sides were heard in full."""
+        if not (self._cluster_synced.is_set() and self._epoch.synced):
+            return
+        for uid, entry in self._entries.items():
+            if entry.pod is None:
+                self._queue.add(uid)
+
+    def _say_back(self) -> None:
+        adopted = sum(
+            1
+            for entry in self._entries.values()
+            if entry.facts is not None
+            and entry.facts.stage in (pod_pb2.POD_STAGE_ACTIVE, pod_pb2.POD_STAGE_ENDED)
+            and entry.pod is not None
+            and entry.pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        )
+        self._note(ProviderNote("back", adopted=adopted))
+
+    # One step of one pod.
+
+    async def _step(self, uid: str) -> float | None:
+        entry = self._entries.get(uid)
+        if entry is None or not self._epoch.name:
+            return None
+        if entry.pod is None:
+            return await self._without_pod(uid, entry)
+        deleting = "deletionTimestamp" in entry.pod["metadata"]
+        over = entry.pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if deleting:
+            await self._end(entry, _grace(entry.pod))
+        elif not over:
+            await self._keep(entry)
+        await self._report(entry)
+        if entry.pod is not None and deleting and self._has_ended(entry):
+            await self._cluster.delete(entry.pod)
+        return None
+
+    async def _without_pod(self, uid: str, entry: _Entry) -> float | None:
+        """The cluster has no such pod: nothing of it may stay at the provider."""
+        facts = entry.facts
+        if facts is not None and facts.stage == pod_pb2.POD_STAGE_GONE:
+            self._ack(uid, entry)
+            del self._entries[uid]
+            self._queue.forget(uid)
+            self._left.set()
+            return None
+        if not (self._cluster_synced.is_set() and self._epoch.synced):
+            return None
+        who = entry.who
+        if not entry.orphan and await self._cluster.exists(who.namespace, who.name, who.uid):
+            # A cache was behind; the watch will tell. Looked at again in case it does not.
+            return RECONNECT_LONGEST
+        entry.orphan = True
+        await self._end(entry, 0.0)
+        if facts is not None and facts.stage == pod_pb2.POD_STAGE_ENDED:
+            self._ack(uid, entry)
+        return None
+
+    async def _keep(self, entry: _Entry) -> None:
+        """Makes sure that the provider has the pod, as it is now."""
+        pod = entry.pod
+        assert pod is not None
+        generation = pod["metadata"].get("generation", 0)
+        try:
+            if entry.accepted != self._epoch.name:
+                await self._create(entry)
+            elif generation > entry.generation:
+                request = await self._builder.update(pod, entry.who)
+                await self._provider.update_pod(request)
+                entry.generation = generation
+        except NotReady as missing:
+            await self._not_ready(entry, missing)
+            raise
+        except (Invalid, Unsupported) as error:
+            await self._refused(entry, error)
+
+    async def _create(self, entry: _Entry) -> None:
+        pod = entry.pod
+        assert pod is not None
+        epoch = self._epoch.name
+        if entry.started is None:
+            entry.started = self._clock()
+            if entry.facts is not None and entry.facts.HasField("accepted_at"):
+                # It runs since an earlier life of ours, whose record of it is lost.
+                entry.started = float(entry.facts.accepted_at.seconds)
+        request = await self._builder.create(pod, entry.who, entry.started)
+        response = await self._provider.create_pod(request)
+        if response.HasField("proposed"):
+            placed = {
+                BACKEND: response.proposed.backend,
+                ATTEMPT: str(response.proposed.attempt),
+            }
+            changed = await self._cluster.annotate(pod, placed)
+            if changed is None:
+                entry.pod = None
+                return
+            entry.pod = pod = changed
+            entry.who.attempt = response.proposed.attempt
+            request = await self._builder.create(pod, entry.who, entry.started)
+            response = await self._provider.create_pod(request)
+        entry.accepted = epoch
+        entry.generation = request.generation
+        if "startTime" not in pod.get("status", {}):
+            for one in response.accepted.approximations:
+                await self._cluster.event(
+                    pod, "Warning", "FieldApproximated", f"{one.field}: {one.message}"
+                )
+
+    async def _not_ready(self, entry: _Entry, missing: NotReady) -> None:
+        """Something that the pod refers to is not there: it waits, and says for what."""
+        pod = entry.pod
+        assert pod is not None
+        facts = pod_pb2.PodFacts(pod=entry.who, stage=pod_pb2.POD_STAGE_WAITING)
+        for name, waiting in missing.containers.items():
+            facts.containers.add(
+                name=name,
+                waiting=pod_pb2.Waiting(reason=waiting.reason, message=waiting.message),
+            )
+        await self._patch(entry, status(pod, facts, self._clock()))
+        if str(missing) != entry.problem:
+            entry.problem = str(missing)
+            await self._cluster.event(pod, "Warning", missing.reason, str(missing))
+
+    async def _refused(self, entry: _Entry, error: Invalid | Unsupported) -> None:
+        pod = entry.pod
+        assert pod is not None
+        if entry.accepted:
+            # Only a change was refused: the pod runs on as it was.
+            entry.generation = pod["metadata"].get("generation", 0)
+            await self._cluster.event(pod, "Warning", "UpdateRefused", error.message)
+            return
+        await self._cluster.event(pod, "Warning", error.kind, error.message)
+        await self._patch(entry, rejected(pod, error.kind, error.message, self._clock()))
+
+    async def _end(self, entry: _Entry, grace: float) -> None:
+        sent = entry.delete_sent
+        if sent is not None and sent[0] == self._epoch.name and sent[1] <= grace:
+            return
+        await self._provider.delete_pod(
+            pb.DeletePodRequest(pod=entry.who, grace_period_seconds=int(grace))
+        )
+        entry.delete_sent = (self._epoch.name, grace)
+
+    async def _report(self, entry: _Entry) -> None:
+        """Brings the newest facts into the pod's status; acknowledges what must not be lost."""
+        pod, facts, revision = entry.pod, entry.facts, entry.revision
+        if pod is None or facts is None or not self._tells_something(entry, facts):
+            return
+        if facts is not entry.told:
+            await self._patch(entry, status(pod, facts, self._clock()))
+            for one in events(pod, entry.told, facts):
+                await self._cluster.event(pod, *one)
+            entry.told = facts
+        if facts.stage in (pod_pb2.POD_STAGE_ENDED, pod_pb2.POD_STAGE_GONE) and (
+            entry.revision == revision
+        ):
+            self._ack(facts.pod.uid, entry)
+
+    def _tells_something(self, entry: _Entry, facts: pod_pb2.PodFacts) -> bool:
+        """A pod found at a backend is told before we asked for it: its restarts and its end are
+        not decided yet, so its status waits for the provider to have the pod's manifest."""
+        if facts.stage in (pod_pb2.POD_STAGE_ENDED, pod_pb2.POD_STAGE_GONE):
+            return True
+        return entry.accepted == self._epoch.name or entry.delete_sent is not None
+
+    async def _patch(self, entry: _Entry, new: Manifest) -> None:
+        pod = entry.pod
+        assert pod is not None
+        if entry.started is not None and "startTime" not in pod.get("status", {}):
+            # What the provider was told: the deadline counts from it.
+            new["startTime"] = rfc3339(entry.started)
+        if same(pod.get("status", {}), new):
+            return
+        changed = await self._cluster.patch_status(pod, new)
+        if changed is None:
+            entry.pod = None
+        elif entry.pod is pod:
+            # A newer object may have come by the watch meanwhile: that one stays.
+            entry.pod = changed
+
+    def _has_ended(self, entry: _Entry) -> bool:
+        facts = entry.facts
+        return facts is not None and facts.stage in (
+            pod_pb2.POD_STAGE_ENDED,
+            pod_pb2.POD_STAGE_GONE,
+        )
+
+    def _ack(self, uid: str, entry: _Entry) -> None:
+        if entry.revision > entry.acked:
+            entry.acked = entry.revision
+            self._acks[uid] = pb.PodAck(uid=uid, attempt=entry.who.attempt, revision=entry.revision)
+            self._ack_now.set()
+
+    async def _send_acks(self) -> None:
+        while True:
+            await self._ack_now.wait()
+            self._ack_now.clear()
+            acks, self._acks = self._acks, {}
+            epoch = self._epoch.name
+            try:
+                await self._provider.ack_pods(
+                    pb.AckPodsRequest(epoch=epoch, pods=list(acks.values()))
+                )
+            except BridgeError as error:
+                _log.info("acknowledging: %s", error)
+                if epoch == self._epoch.name:
+                    self._acks = {**acks, **self._acks}
+                    self._ack_now.set()
+                await asyncio.sleep(RECONNECT_FIRST)
+
+
+def _grace(pod: Manifest) -> float:
+    seconds = pod["metadata"].get("deletionGracePeriodSeconds")
+    if seconds is None:
+        seconds = pod["spec"].get("terminationGracePeriodSeconds", 30)
+    return float(seconds)

@@ -1,0 +1,35 @@
+"""The contract's calls as the pod loop sees them: in process, or at an address."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from bridge.rpc.v1 import provider_pb2 as pb
+
+
+class ProviderClient(Protocol):
+    """A provider. Every call raises only `bridge.errors`."""
+
+    async def create_pod(self, request: pb.CreatePodRequest) -> pb.CreatePodResponse:
+        """`CreatePod`."""
+
+    async def update_pod(self, request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
+        """`UpdatePod`."""
+
+    async def delete_pod(self, request: pb.DeletePodRequest) -> pb.DeletePodResponse:
+        """`DeletePod`."""
+
+    async def ack_pods(self, request: pb.AckPodsRequest) -> pb.AckPodsResponse:
+        """`AckPods`."""
+
+    def watch_node(self, request: pb.WatchNodeRequest) -> AsyncIterator[pb.WatchNodeResponse]:
+        """`WatchNode`."""
+
+    def watch_pods(self, request: pb.WatchPodsRequest) -> AsyncIterator[pb.WatchPodsResponse]:
+        """`WatchPods`."""
+
+    def get_container_logs(
+        self, request: pb.GetContainerLogsRequest
+    ) -> AsyncIterator[pb.GetContainerLogsResponse]:
+        """`GetContainerLogs`."""

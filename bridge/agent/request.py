@@ -1,0 +1,204 @@
+"""From a pod as the cluster has it to the contract's requests: what it refers to is fetched and
+put in, so that the provider needs no cluster."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bridge.agent.cluster import Cluster
+from bridge.pods import Manifest
+from bridge.pods.environment import build, references
+from bridge.pods.files import content, is_filled, token_projections
+from bridge.rpc.v1 import pod_pb2
+from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.times import parse_rfc3339
+from bridge.workload import Waiting
+
+BACKEND = "podbridge.io/backend"
+"""Annotation: the backend that a pod was placed on."""
+ATTEMPT = "podbridge.io/attempt"
+"""Annotation: the attempt that runs there."""
+
+TOKEN_SECONDS = 3600
+"""How long a projected token lives where the pod does not say."""
+
+
+class NotReady(Exception):
+    """Something that the pod refers to is not there: it waits, container by container, for it."""
+
+    def __init__(self, reason: str, containers: Mapping[str, Waiting]) -> None:
+        self.reason = reason
+        self.containers = dict(containers)
+        super().__init__("; ".join(sorted({one.message for one in containers.values()})))
+
+
+def identity(cluster: Cluster, pod: Manifest) -> pod_pb2.PodIdentity:
+    """Who a pod is on the wire."""
+    metadata = pod["metadata"]
+    attempt = metadata.get("annotations", {}).get(ATTEMPT, "0")
+    return pod_pb2.PodIdentity(
+        cluster=cluster.id,
+        node=cluster.node,
+        namespace=metadata.get("namespace", "default"),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        attempt=int(attempt) if attempt.isdecimal() else 0,
+    )
+
+
+class Builder:
+    """Builds requests; fetches what pods refer to, one object at a time."""
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._clock = clock
+
+    async def create(
+        self, pod: Manifest, who: pod_pb2.PodIdentity, started: float
+    ) -> pb.CreatePodRequest:
+        """`CreatePod`, with what Kubernetes recorded. `started` is status.startTime. NotReady."""
+        request = pb.CreatePodRequest(
+            pod=who,
+            manifest=json.dumps(pod).encode(),
+            generation=pod["metadata"].get("generation", 0),
+            recorded=recorded(pod, started),
+        )
+        pulls = await self._fill(pod, request)
+        request.pull_credentials.extend(pulls)
+        return request
+
+    async def update(self, pod: Manifest, who: pod_pb2.PodIdentity) -> pb.UpdatePodRequest:
+        """`UpdatePod`. NotReady."""
+        request = pb.UpdatePodRequest(
+            pod=who,
+            manifest=json.dumps(pod).encode(),
+            generation=pod["metadata"].get("generation", 0),
+        )
+        await self._fill(pod, request)
+        return request
+
+    async def _fill(
+        self, pod: Manifest, request: pb.CreatePodRequest | pb.UpdatePodRequest
+    ) -> list[pod_pb2.ImagePullCredential]:
+        namespace = pod["metadata"].get("namespace", "default")
+        found: dict[tuple[str, str, str], Manifest | None] = {}
+        for kind, name, _ in references(pod):
+            found[kind, namespace, name] = await self._cluster.get(kind, namespace, name)
+        tokens = {
+            json.dumps(one, sort_keys=True): await self._cluster.token(
+                pod, one.get("audience", ""), one.get("expirationSeconds", TOKEN_SECONDS)
+            )
+            for one in token_projections(pod)
+        }
+
+        def objects(kind: str, namespace: str, name: str) -> Manifest | None:
+            return found.get((kind, namespace, name))
+
+        def token(projection: Manifest) -> str | None:
+            return tokens.get(json.dumps(projection, sort_keys=True))
+
+        failures: dict[str, Waiting] = {}
+        for group in ("initContainers", "containers"):
+            for container in pod["spec"].get(group) or ():
+                built = build(pod, container, objects)
+                request.environment.append(built.environment)
+                if built.failure is not None:
+                    failures[container["name"]] = built.failure
+        if failures:
+            raise NotReady("Failed", failures)
+        for volume in pod["spec"].get("volumes") or ():
+            if not is_filled(volume):
+                continue
+            filled = content(pod, volume, objects, tokens=token)
+            if isinstance(filled, Waiting):
+                names = [one["name"] for one in pod["spec"]["containers"]]
+                raise NotReady("FailedMount", dict.fromkeys(names, filled))
+            request.volumes.append(filled)
+        return _pull_credentials(pod, found)
+
+
+def recorded(pod: Manifest, started: float) -> pod_pb2.Recorded:
+    """What Kubernetes' own record says of a pod."""
+    annotations = pod["metadata"].get("annotations") or {}
+    attempt = annotations.get(ATTEMPT, "0")
+    record = pod_pb2.Recorded(
+        backend=annotations.get(BACKEND, ""),
+        attempt=int(attempt) if attempt.isdecimal() else 0,
+        start_time=Timestamp(seconds=int(started)),
+    )
+    status = pod.get("status") or {}
+    if text := status.get("startTime"):
+        record.start_time.FromSeconds(int(parse_rfc3339(text)))
+    for group in ("initContainerStatuses", "containerStatuses"):
+        for one in status.get(group) or ():
+            name = one["name"]
+            record.restart_counts[name] = one.get("restartCount", 0)
+            state = one.get("state") or {}
+            if "running" in state or one.get("lastState"):
+                record.started = True
+            if ended := state.get("terminated"):
+                record.started = True
+                record.ended.append(
+                    pod_pb2.EndedContainer(container=name, terminated=_terminated(ended))
+                )
+    return record
+
+
+def _terminated(ended: Manifest) -> pod_pb2.Terminated:
+    wire = pod_pb2.Terminated(
+        exit_code=ended.get("exitCode", 0),
+        signal=ended.get("signal", 0),
+        reason=ended.get("reason", ""),
+        message=ended.get("message", ""),
+        container_id=ended.get("containerID", ""),
+    )
+    if text := ended.get("startedAt"):
+        wire.started_at.FromSeconds(int(parse_rfc3339(text)))
+    if text := ended.get("finishedAt"):
+        wire.finished_at.FromSeconds(int(parse_rfc3339(text)))
+    return wire
+
+
+def _pull_credentials(
+    pod: Manifest, found: Mapping[tuple[str, str, str], Manifest | None]
+) -> list[pod_pb2.ImagePullCredential]:
+    namespace = pod["metadata"].get("namespace", "default")
+    credentials = []
+    for reference in pod["spec"].get("imagePullSecrets") or ():
+        secret = found.get(("Secret", namespace, reference.get("name", "")))
+        for registry, login in _docker_auths(secret or {}).items():
+            username, password = _login(login)
+            credentials.append(
+                pod_pb2.ImagePullCredential(registry=registry, username=username, password=password)
+            )
+    return credentials
+
+
+def _docker_auths(secret: Manifest) -> Mapping[str, Manifest]:
+    data = secret.get("data") or {}
+    try:
+        if text := data.get(".dockerconfigjson"):
+            auths = json.loads(base64.b64decode(text)).get("auths") or {}
+        elif text := data.get(".dockercfg"):
+            auths = json.loads(base64.b64decode(text))
+        else:
+            return {}
+    except (ValueError, AttributeError):
+        # The kubelet, too, pulls without a secret that it cannot read.
+        return {}
+    return auths if isinstance(auths, dict) else {}
+
+
+def _login(login: Manifest) -> tuple[str, str]:
+    if text := login.get("auth"):
+        try:
+            username, _, password = base64.b64decode(text).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return "", ""
+        return username, password
+    return login.get("username", ""), login.get("password", "")

@@ -1,0 +1,219 @@
+"""Where objects are put together: configuration, backends, a provider, a run's session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bridge.errors import Invalid, Violation
+
+if TYPE_CHECKING:
+    from bridge.agent.provider import ProviderClient
+    from bridge.config import BackendConfig, Config
+    from bridge.local.runs import Run
+    from bridge.local.store import Change
+    from bridge.rpc.channel import Tls
+
+PROCESS_WARNING = (
+    "process: plain processes of this machine, as you; no images, no isolation of any kind"
+)
+
+
+def load_config(file: str | None, **flags: Any) -> Config:
+    """The configuration in force. `flags` by their path; None: not given."""
+    from bridge.config import load
+    from bridge.provider.registry import options_model
+
+    given = {path.replace("__", "."): value for path, value in flags.items() if value is not None}
+    return load(
+        Path(file) if file else None, os.environ, given, options_model=options_model
+    )
+
+
+def choose_backends(config: Config, on: str | None) -> tuple[BackendConfig, ...]:
+    """The configured backends that `--on` names (names or bare types, with commas), or all.
+
+    A bare type that needs no configuration works without any. Invalid where a name is unknown or a
+    type means several backends.
+    """
+    from bridge.config import BackendConfig
+    from bridge.provider.placement import Place, eligible, split
+    from bridge.provider.registry import module, types
+
+    if on is None:
+        return config.backends
+    chosen: list[BackendConfig] = []
+    places = [Place(one.name, one.type) for one in config.backends]
+    known = {one.name: one for one in config.backends}
+    configured = {*known, *(one.type for one in config.backends)}
+    for word in split(on):
+        if word not in configured and word in types() and _needs_nothing(module(word)):
+            chosen.append(BackendConfig(name=word, type=word))
+            continue
+        if word not in configured:
+            near = _nearest(word, [*configured, *types()])
+            allowed = ", ".join(sorted({*configured, *_bare_types()}))
+            raise Invalid(
+                violations=[
+                    Violation("--on", f'found "{word}"; allowed: {allowed}{near}')
+                ]
+            )
+        chosen += [known[place.name] for place in eligible(places, [word], "--on")]
+    if not chosen:
+        raise Invalid(violations=[Violation("--on", "names no backend")])
+    return tuple(dict.fromkeys(chosen))
+
+
+def _bare_types() -> list[str]:
+    from bridge.provider.registry import module, types
+
+    return [one for one in types() if _needs_nothing(module(one))]
+
+
+def _needs_nothing(module: Any) -> bool:
+    """Whether a backend of that type works with no option given."""
+    model = getattr(module, "Options", None)
+    if model is None:
+        return True
+    return not any(field.is_required() for field in model.model_fields.values())
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    from bridge.config import nearest
+
+    near = nearest(word, known)
+    return f'; did you mean "{near}"?' if near else ""
+
+
+def make_provider(
+    backends: Sequence[BackendConfig], *, max_run: float, read_only: bool = False
+) -> Any:
+    """A provider over these backends, not running yet."""
+    from bridge.provider.backend import Backend
+    from bridge.provider.registry import make
+    from bridge.provider.service import Provider
+    from bridge.provider.tracker import Tracker
+
+    made = [Backend(make(one), _limits(one)) for one in backends]
+    return Provider(Tracker(made, read_only=read_only), max_run=max_run)
+
+
+def _limits(backend: BackendConfig) -> dict[str, int]:
+    limits = {"pods": backend.max_pods, "cpu": backend.cpu, "memory": backend.memory}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def read_tls(config: Config) -> Tls | None:
+    """The key material that `provider.tls` names; None where it names none. Invalid."""
+    from bridge.rpc.channel import Tls
+
+    if (files := config.provider.tls) is None:
+        return None
+    found = {}
+    for name, path in (("ca", files.ca), ("cert", files.cert)):
+        try:
+            found[name] = Path(path).read_bytes()
+        except OSError as error:
+            wrong = Violation(f"provider.tls.{name}", f"{path}: {error.strerror}")
+            raise Invalid(violations=[wrong]) from error
+    return Tls(found["ca"], found["cert"], files.key.read(os.environ))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a run's pods go: backends of this process, or a provider at an address."""
+
+    backends: tuple[BackendConfig, ...]
+    provider: str | None
+    max_run: float
+    tls: Tls | None = None
+
+    def remember(self) -> dict[str, Any]:
+        """What a run keeps, so that whoever attends it later finds the same place."""
+        return {
+            "provider": self.provider,
+            "backends": [one.model_dump(mode="json") for one in self.backends],
+            "max_run": self.max_run,
+        }
+
+
+@asynccontextmanager
+async def provider_of(target: Target, *, read_only: bool = False) -> AsyncIterator[ProviderClient]:
+    """The target's provider, running."""
+    import asyncio
+
+    if target.provider is not None:
+        from bridge.rpc.client import RemoteProvider
+
+        remote = RemoteProvider(target.provider, target.tls)
+        try:
+            yield remote
+        finally:
+            await remote.close()
+        return
+    provider = make_provider(target.backends, max_run=target.max_run, read_only=read_only)
+    running = asyncio.create_task(provider.run(), name="provider")
+    try:
+        yield provider
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def target_of(run: Run) -> Target:
+    """Where a known run's pods are."""
+    from bridge.config import BackendConfig
+
+    kept = run.wanted.options
+    return Target(
+        tuple(BackendConfig.model_validate(one) for one in kept["backends"]),
+        kept["provider"],
+        kept["max_run"],
+    )
+
+
+async def objects_of(run: Run) -> list[Change]:
+    """How a run stands, as the changes that a watcher gets up to SYNCED: from the process that
+    attends it, or, where nobody does, from the backends themselves."""
+    from bridge.errors import Unavailable
+    from bridge.local.control import ControlClient
+
+    found: list[Change] = []
+    if run.attendant is not None:
+        try:
+            async for change in ControlClient(run.control).changes():
+                if change.type == "SYNCED":
+                    return found
+                found.append(change)
+        except Unavailable:
+            # It ended between the look and the call: then the backends tell.
+            found = []
+    return await _observe(run)
+
+
+async def _observe(run: Run) -> list[Change]:
+    import asyncio
+
+    from bridge.local.session import Session
+
+    async with provider_of(target_of(run), read_only=True) as provider:
+        session = Session(run, provider, observe=True)
+        attending = asyncio.create_task(session.attend(), name="observe")
+        try:
+            settled = asyncio.create_task(session.settled())
+            await asyncio.wait([attending, settled], return_when=asyncio.FIRST_COMPLETED)
+            if attending.done():
+                attending.result()
+            found: list[Change] = []
+            async for change in session.store.changes():
+                if change.type == "SYNCED":
+                    break
+                found.append(change)
+            return found
+        finally:
+            attending.cancel()
+            await asyncio.gather(attending, settled, return_exceptions=True)

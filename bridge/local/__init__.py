@@ -1,0 +1,1 @@
+"""A cluster made of manifests: runs, and the Job controller that creates their pods."""

@@ -1,0 +1,136 @@
+"""How other processes reach the one that attends a run: JSON lines over a unix socket.
+
+A client writes one request: `{"op": "watch"}` or `{"op": "delete", "grace": seconds or null}`. A
+watch answers with a line for each change (`{"type", "kind", "object"}`) until the run is over; a
+delete with `{"ok": true}` as soon as the deletion is ordered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import Unavailable
+from bridge.local.session import Session
+from bridge.local.store import Change
+
+LINE_LIMIT = 16 * 1024 * 1024
+"""Bytes in one line at the most: an object is at most a few MiB."""
+
+
+class ControlServer:
+    """Listens for the attending process."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._server: asyncio.Server | None = None
+        self._folder: int | None = None
+
+    async def start(self) -> None:
+        """Listens on the run's control socket."""
+        path = self._session.run.control
+        path.unlink(missing_ok=True)
+        self._folder, short = _short(path)
+        self._server = await asyncio.start_unix_server(self._serve, short, limit=LINE_LIMIT)
+        os.chmod(path, 0o600)
+
+    async def stop(self) -> None:
+        """Stops listening; watchers have been told the end by then."""
+        if self._server is not None:
+            self._server.close()
+            self._session.run.control.unlink(missing_ok=True)
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = json.loads(await reader.readline())
+            if request.get("op") == "watch":
+                await self._watch(writer)
+            elif request.get("op") == "delete":
+                self._session.delete(request.get("grace"))
+                _write(writer, {"ok": True})
+                await writer.drain()
+        except (OSError, ValueError):
+            # The other side has gone or talks nonsense: its own affair.
+            pass
+        finally:
+            writer.close()
+
+    async def _watch(self, writer: asyncio.StreamWriter) -> None:
+        changes = self._session.store.changes()
+        over = asyncio.create_task(self._session.over.wait())
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(changes))
+                await asyncio.wait([following, over], return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    following.cancel()
+                    return
+                change = following.result()
+                _write(
+                    writer,
+                    {"type": change.type, "kind": change.kind, "object": change.object},
+                )
+                await writer.drain()
+        finally:
+            over.cancel()
+
+
+class ControlClient:
+    """Reaches the process that attends a run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def changes(self) -> AsyncIterator[Change]:
+        """As `Store.changes`, until the run is over or its attendant is gone."""
+        reader, writer = await self._open()
+        try:
+            _write(writer, {"op": "watch"})
+            await writer.drain()
+            while line := await reader.readline():
+                said: dict[str, Any] = json.loads(line)
+                yield Change(said["type"], said["kind"], said["object"])
+        except (OSError, ValueError):
+            return
+        finally:
+            writer.close()
+
+    async def delete(self, grace: float | None = None) -> None:
+        """Orders the run's deletion. Unavailable where nobody attends it."""
+        reader, writer = await self._open()
+        try:
+            _write(writer, {"op": "delete", "grace": grace})
+            await writer.drain()
+            if not await reader.readline():
+                raise Unavailable("the process that attends the run has gone")
+        except OSError as error:
+            raise Unavailable("the process that attends the run has gone") from error
+        finally:
+            writer.close()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            folder, short = _short(self._path)
+            try:
+                return await asyncio.open_unix_connection(short, limit=LINE_LIMIT)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise Unavailable("nobody attends the run") from error
+
+
+def _short(path: Path) -> tuple[int, str]:
+    """A socket's path may have 107 bytes at most: its folder is named by a descriptor instead."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return folder, f"/proc/self/fd/{folder}/{path.name}"
+
+
+def _write(writer: asyncio.StreamWriter, said: dict[str, Any]) -> None:
+    writer.write(json.dumps(said).encode() + b"\n")

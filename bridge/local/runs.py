@@ -1,0 +1,220 @@
+"""Runs on disk: only what is wanted, never what is so. The truth is in the backends.
+
+`<state>/runs/<name>/` holds `run.json` (what was asked for), `ended.jsonl` (pods that were deleted
+on purpose and must never run again), `deleting` (its deletion was ordered), `lock` (held by the
+process that attends it) and `control.sock` (where that process listens).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import Invalid, NotFound, Violation
+from bridge.pods import Manifest
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def state_dir() -> Path:
+    """`$XDG_STATE_HOME/podbridge`, by default `~/.local/state/podbridge`."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "podbridge"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a run is asked to do. `objects` are checked and defaulted, Secrets among them, so the
+    file is readable by its owner only."""
+
+    name: str
+    uid: str
+    created: float
+    objects: Sequence[Manifest] = field(repr=False)
+    options: dict[str, Any] = field(default_factory=dict)
+    """What its backends were chosen by: `on`, `provider`."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with the manifests or the options: the same name with another one is refused."""
+        wanted = json.dumps([self.objects, self.options], sort_keys=True)
+        return hashlib.sha256(wanted.encode()).hexdigest()
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, folder: Path, wanted: Wanted) -> None:
+        self.folder = folder
+        self.wanted = wanted
+        self._lock: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name: its identity for people."""
+        return self.wanted.name
+
+    @property
+    def control(self) -> Path:
+        """Where the attending process listens."""
+        return self.folder / "control.sock"
+
+    @property
+    def log(self) -> Path:
+        """What the attending process says when it has no terminal."""
+        return self.folder / "attendant.log"
+
+    @property
+    def deleting(self) -> bool:
+        """Whether its deletion was ordered."""
+        return (self.folder / "deleting").exists()
+
+    def order_deletion(self) -> None:
+        """Makes the deletion outlive whoever orders it."""
+        (self.folder / "deleting").touch()
+
+    def attend(self) -> bool:
+        """Becomes the process that attends the run; False where another one does."""
+        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        self._lock = handle
+        return True
+
+    def release(self) -> None:
+        """Stops attending."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def attendant(self) -> int | None:
+        """The process that attends it; None: unattended."""
+        try:
+            handle = os.open(self.folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(handle, 32).decode()
+            return int(text) if text.isdecimal() else 0
+        finally:
+            os.close(handle)
+        return None
+
+    def record_ended(self, uid: str, status: Manifest) -> None:
+        """Notes that a deleted pod has ended: it must not run again when the run resumes."""
+        with (self.folder / "ended.jsonl").open("a") as handle:
+            handle.write(json.dumps({"uid": uid, "status": status}) + "\n")
+
+    def ended(self) -> dict[str, Manifest]:
+        """Last statuses of deleted pods, by UID."""
+        found: dict[str, Manifest] = {}
+        try:
+            lines = (self.folder / "ended.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return found
+        for line in lines:
+            try:
+                one = json.loads(line)
+            except ValueError:
+                # The last line of a process that was killed while it wrote.
+                continue
+            found[one["uid"]] = one["status"]
+        return found
+
+    def remove(self) -> None:
+        """Forgets the run: nothing of it is left at any backend."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Runs:
+    """All runs of this user."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        self._folder = (state or state_dir()) / "runs"
+
+    def create(
+        self, name: str, objects: Sequence[Manifest], options: dict[str, Any], now: float
+    ) -> Run:
+        """Writes a new run down. Invalid: a name that is none, or is taken."""
+        if not _NAME.fullmatch(name):
+            raise Invalid(
+                violations=[
+                    Violation(
+                        "--name",
+                        f'found "{name}"; allowed: at most 63 of a-z, 0-9 and -, starting and'
+                        " ending with a letter or digit",
+                    )
+                ]
+            )
+        wanted = Wanted(name, str(uuid.uuid4()), now, objects, options)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Whole or not there: a folder without run.json would be a run that nobody can read.
+        draft = self._folder / f".{name}.{wanted.uid}"
+        draft.mkdir(mode=0o700)
+        with os.fdopen(os.open(draft / "run.json", os.O_WRONLY | os.O_CREAT, 0o600), "w") as handle:
+            json.dump(
+                {
+                    "name": name,
+                    "uid": wanted.uid,
+                    "created": now,
+                    "objects": objects,
+                    "options": options,
+                },
+                handle,
+            )
+        try:
+            draft.rename(self._folder / name)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise Invalid(
+                violations=[Violation("--name", f'a run named "{name}" exists already')]
+            ) from error
+        return Run(self._folder / name, wanted)
+
+    def get(self, name: str) -> Run:
+        """The run of that name. NotFound names those that there are."""
+        run = self.find(name)
+        if run is None:
+            known = ", ".join(sorted(one.name for one in self)) or "none"
+            raise NotFound(f'no run named "{name}"; there are: {known}')
+        return run
+
+    def find(self, name: str) -> Run | None:
+        """The run of that name, or None."""
+        if not _NAME.fullmatch(name):
+            return None
+        folder = self._folder / name
+        try:
+            known = json.loads((folder / "run.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return Run(
+            folder,
+            Wanted(
+                known["name"], known["uid"], known["created"], known["objects"], known["options"]
+            ),
+        )
+
+    def __iter__(self) -> Iterator[Run]:
+        if not self._folder.is_dir():
+            return
+        for folder in sorted(self._folder.iterdir()):
+            if (run := self.find(folder.name)) is not None:
+                yield run

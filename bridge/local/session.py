@@ -1,0 +1,209 @@
+"""One run at work: the store, the Job controller and the pod loop, until all of it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+import uuid
+from collections.abc import Callable
+
+from bridge.agent.loop import Agent, ProviderNote
+from bridge.agent.provider import ProviderClient
+from bridge.local.jobs.cronjobs import from_cronjob
+from bridge.local.jobs.model import DELETED_FOR_ANNOTATION, Decision
+from bridge.local.jobs.reconcile import reconcile
+from bridge.local.outcome import Outcome, job_over, judge, owner
+from bridge.local.runs import Run
+from bridge.local.store import Change, Store
+from bridge.pods import Manifest
+from bridge.pods.defaults import with_defaults
+from bridge.times import rfc3339
+
+NODE = "podbridge"
+"""The name of the node that a run's pods are bound to."""
+PAUSE_RATIO = 4
+"""A Job is looked at again no sooner than this many times as long as the last look took: many pods
+that change at once cost one look, and at most a fifth of a core."""
+
+
+class Session:
+    """Attends one run. With `observe` it only finds out how things stand, and changes nothing
+    (its provider must be read-only too)."""
+
+    def __init__(
+        self,
+        run: Run,
+        provider: ProviderClient,
+        *,
+        clock: Callable[[], float] = time.time,
+        note: Callable[[ProviderNote], None] = lambda _: None,
+        observe: bool = False,
+    ) -> None:
+        self.run = run
+        self._clock = clock
+        self._observe = observe
+        self._ended = run.ended()
+        wanted = run.wanted
+        self.store = Store(
+            wanted.uid,
+            NODE,
+            [one for one in wanted.objects if one["kind"] in ("ConfigMap", "Secret")],
+            clock=clock,
+            on_ended=(lambda *_: None) if observe else run.record_ended,
+        )
+        self._agent = Agent(self.store, provider, clock=clock, note=note)
+        self._jobs_changed = asyncio.Event()
+        self._dirty: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._deleting = run.deleting
+        self.over = asyncio.Event()
+        """Set once nothing of the run is left to do."""
+
+    async def attend(self) -> Outcome:
+        """Runs until everything has ended, or, once deletion was ordered, until nothing is left."""
+        self._load()
+        tasks = [
+            asyncio.create_task(self._agent.run(), name="agent"),
+            asyncio.create_task(self._control_jobs(), name="jobs"),
+            asyncio.create_task(self._see_changes(), name="changes"),
+        ]
+        done = asyncio.create_task(self._until_over(), name="over")
+        try:
+            await asyncio.wait([*tasks, done], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    # None of them ends by itself: this raises what ended it.
+                    task.result()
+        finally:
+            for task in (*tasks, done):
+                task.cancel()
+            await asyncio.gather(*tasks, done, return_exceptions=True)
+            for timer in self._timers.values():
+                timer.cancel()
+        self.over.set()
+        return self.outcome()
+
+    async def settled(self) -> None:
+        """Returns once all that can be known without waiting is known."""
+        while True:
+            await self._agent.settled()
+            if not self._dirty:
+                return
+            await asyncio.sleep(0)
+
+    def outcome(self) -> Outcome:
+        """How the run stands."""
+        return judge(self.store.jobs.values(), self.store.pods.values())
+
+    def delete(self, grace: float | None = None) -> None:
+        """Orders the deletion of the whole run; again with a shorter grace to hurry it."""
+        if not self._deleting:
+            self._deleting = True
+            self.run.order_deletion()
+            self.store.tell_run({"name": self.run.name, "phase": "Deleting"})
+        self.store.complete = True
+        for uid in list(self.store.pods):
+            self.store.order_deletion(uid, grace)
+        self._jobs_changed.set()
+
+    def _load(self) -> None:
+        if self._deleting:
+            # Nothing is wanted any more: whatever a backend still has is an orphan of this run.
+            self.store.complete = True
+            return
+        wanted = self.run.wanted
+        now = rfc3339(wanted.created)
+        for loaded in wanted.objects:
+            one = copy.deepcopy(loaded)
+            if one["kind"] == "CronJob":
+                one = with_defaults(from_cronjob(one, wanted.created))
+            kind = one["kind"]
+            if kind not in ("Pod", "Job"):
+                continue
+            metadata = one["metadata"]
+            named = f"{kind}/{metadata.get('namespace', 'default')}/{metadata['name']}"
+            metadata["uid"] = str(uuid.uuid5(uuid.UUID(wanted.uid), named))
+            metadata.setdefault("creationTimestamp", now)
+            if kind == "Job":
+                self.store.put_job(one)
+                self._touch(metadata["uid"])
+            else:
+                self._add_pod(one)
+        self._jobs_changed.set()
+
+    def _add_pod(self, pod: Manifest) -> None:
+        self.store.add_pod(pod, self._ended.get(pod["metadata"]["uid"]))
+
+    async def _see_changes(self) -> None:
+        async for change in self.store.changes():
+            if change.kind == "Pod" and (name := owner(change.object)):
+                self._pod_of_job_changed(change, name)
+            self._jobs_changed.set()
+
+    def _pod_of_job_changed(self, change: Change, name: str) -> None:
+        for reference in change.object["metadata"]["ownerReferences"]:
+            if reference["kind"] == "Job" and reference["name"] == name:
+                self._touch(reference["uid"])
+
+    def _touch(self, uid: str) -> None:
+        self._dirty.add(uid)
+        self._jobs_changed.set()
+
+    async def _control_jobs(self) -> None:
+        while True:
+            await self._jobs_changed.wait()
+            self._jobs_changed.clear()
+            began = time.perf_counter()
+            for uid in list(self._dirty):
+                if uid in self.store.jobs and not self._deleting:
+                    self._decide(uid)
+                self._dirty.discard(uid)
+            await asyncio.sleep(PAUSE_RATIO * (time.perf_counter() - began))
+
+    def _decide(self, uid: str) -> None:
+        job = self.store.jobs[uid]
+        pods = [
+            pod
+            for pod in (*self.store.removed.values(), *self.store.pods.values())
+            if any(one["uid"] == uid for one in pod["metadata"].get("ownerReferences", ()))
+        ]
+        now = self._clock()
+        decision = reconcile(job, pods, now)
+        if decision.status != job.get("status"):
+            self.store.put_job({**job, "status": decision.status})
+        for kind, reason, message in decision.events:
+            self.store.record_event(job, kind, reason, message)
+        self._carry_out(uid, decision, now)
+
+    def _carry_out(self, uid: str, decision: Decision, now: float) -> None:
+        why = {DELETED_FOR_ANNOTATION: decision.delete_reason}
+        for doomed in decision.delete:
+            self.store.order_deletion(doomed, annotations=why)
+        for order in decision.create:
+            known = order.manifest["metadata"]["uid"] in self.store.pods
+            if order.not_before <= now and not known:
+                self._add_pod(order.manifest)
+                self._dirty.discard(uid)
+        if (timer := self._timers.pop(uid, None)) is not None:
+            timer.cancel()
+        if decision.wake_at is not None and not self._observe:
+            delay = max(0.0, decision.wake_at - now)
+            self._timers[uid] = asyncio.get_running_loop().call_later(delay, self._touch, uid)
+
+    async def _until_over(self) -> None:
+        changes = self.store.changes()
+        async for _ in changes:
+            if not self._deleting and self._is_over():
+                return
+            if self._deleting:
+                break
+        await self._agent.settled()
+        await self._agent.emptied()
+
+    def _is_over(self) -> bool:
+        if self._dirty or self._observe:
+            return False
+        return self.outcome().over and all(
+            job_over(job) or job["spec"].get("suspend") for job in self.store.jobs.values()
+        )

@@ -1,0 +1,399 @@
+"""The one restarter's rules: what of a workload should start, stop or wait now.
+
+`plan` is pure and level-triggered: it looks at everything again each time, keeps nothing, and asks
+for the same start or kill until it sees it done. Who calls it drops what is already under way.
+The rules are those of pkg/kubelet/kuberuntime (computePodActions, computeInitContainerActions,
+doBackOff, terminationOrdering) and of ContainerShouldRestart in pkg/api/v1/pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bridge.workload import (
+    Container,
+    ContainerState,
+    Exit,
+    Identity,
+    Observed,
+    RestartPolicy,
+    Role,
+    Running,
+    Waiting,
+    Workload,
+)
+
+FIRST_BACKOFF = 10.0
+"""Seconds (kubelet.go backOffPeriod); doubled at each further restart."""
+LONGEST_BACKOFF = 300.0
+"""Seconds (MaxContainerBackOff)."""
+QUIET = 600.0
+"""Seconds: a run longer than this clears the back-off (crashLoopBackOff.HasExpiredFunc)."""
+LEAST_GRACE = 2.0
+"""Seconds: what every container gets to stop (minimumGracePeriodInSeconds)."""
+
+DEADLINE_REASON = "DeadlineExceeded"
+DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+UNKNOWN_REASON = "ContainerStatusUnknown"
+
+_CLOCK_SLACK = 2.0
+"""Seconds: recorded times have no fractions, and two clocks may have made them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An end that somebody ordered."""
+
+    at: float
+    """When (epoch seconds)."""
+    grace: float
+    """Seconds from `at` to the kill."""
+    reason: str = ""
+    """Why the pod failed by it; empty: a deletion, which fails nothing."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What should be so now. It does not know of starts that are under way: with `ended`, wait
+    for those first."""
+
+    start: tuple[tuple[str, int], ...] = ()
+    """(container, restart number) to start now."""
+    kill: tuple[tuple[str, float], ...] = ()
+    """(container, seconds of grace that are left)."""
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    """Containers to show as waiting; one that neither runs nor is here shows its own Exit."""
+    ended: bool = False
+    """No container runs or will run again."""
+    failed: bool = False
+    """The whole pod failed for `reason`, whatever its containers' codes say."""
+    reason: str = ""
+    message: str = ""
+    wake_at: float | None = None
+    """When (epoch seconds) to plan again though nothing changes."""
+
+
+def plan(
+    workload: Workload, observed: Observed | None, now: float, stop: Stop | None = None
+) -> Plan:
+    """What to do now for a workload whose containers are started one by one.
+
+    `stop` is the order to end, if there is one. The deadline counts from `workload.start_time`.
+    A workload that its backend reports as failed or disrupted as a whole is stopped as well.
+    """
+    pod = _Pod.of(workload, observed)
+    end = pod.natural_end()
+    order, later = _order(pod, observed, now, stop)
+    if order is not None:
+        return _stopping(pod, order, now)
+    if end is not None:
+        return _completing(pod, Stop(end, workload.grace), now)
+    return _running(pod, now, later)
+
+
+def should_restart(container: Container, exit_: Exit) -> bool:
+    """Whether a container that ended this way runs again, back-off aside.
+
+    The first restart rule that matches decides; then the container's policy, which is the pod's
+    where it has none of its own. Rules do not see an unknown exit: it has no code of its own.
+    """
+    if container.role is Role.EPHEMERAL:
+        return False
+    if container.role is Role.SIDECAR:
+        return True
+    if container.role is Role.INIT and exit_.code == 0:
+        return False
+    if exit_.reason != UNKNOWN_REASON:
+        for rule in container.restart_rules:
+            if (exit_.code in rule.codes) != rule.negated:
+                if rule.restart:
+                    return True
+                break
+    if container.restart_policy is RestartPolicy.ON_FAILURE:
+        return exit_.code != 0
+    return container.restart_policy is RestartPolicy.ALWAYS
+
+
+def backoff(restart: int, last: Exit, previous: Exit | None) -> float:
+    """Seconds from the end of run number `restart` to its next start.
+
+    The kubelet keeps the back-off in memory; this is worked out from what survives a restart: the
+    count, the last run and the one before. How long that last start had to wait shows whether the
+    back-off was cleared some runs ago.
+    """
+    started = last.started_at
+    if restart == 0 or (started is not None and last.finished_at - started > QUIET):
+        return 0.0
+    delay = float(min(FIRST_BACKOFF * 2.0 ** min(restart - 1, 10), LONGEST_BACKOFF))
+    if previous is None:
+        return delay
+    if previous.started_at is not None and previous.finished_at - previous.started_at > QUIET:
+        return FIRST_BACKOFF
+    if started is None:
+        return delay
+    waited = started - previous.finished_at + _CLOCK_SLACK
+    reached = FIRST_BACKOFF
+    while reached <= waited and reached < LONGEST_BACKOFF:
+        reached *= 2
+    return min(delay, reached)
+
+
+def backoff_message(identity: Identity, container: str, delay: float) -> str:
+    """The kubelet's words for CrashLoopBackOff."""
+    pod = f"{identity.name}_{identity.namespace}({identity.uid})"
+    return f"back-off {_duration(delay)} restarting failed container={container} pod={pod}"
+
+
+def _duration(seconds: float) -> str:
+    """As Go prints a duration of whole seconds: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """The workload's containers by role, each beside its state."""
+
+    workload: Workload
+    states: Mapping[str, ContainerState]
+    inits: Sequence[Container]
+    mains: Sequence[Container]
+    ephemerals: Sequence[Container]
+
+    @classmethod
+    def of(cls, workload: Workload, observed: Observed | None) -> _Pod:
+        by_role: dict[Role, list[Container]] = {role: [] for role in Role}
+        for container in workload.containers:
+            role = Role.INIT if container.role is Role.SIDECAR else container.role
+            by_role[role].append(container)
+        states = {} if observed is None else {one.name: one for one in observed.containers}
+        return cls(
+            workload, states, by_role[Role.INIT], by_role[Role.MAIN], by_role[Role.EPHEMERAL]
+        )
+
+    def ran(self, container: Container) -> bool:
+        """Some run of it began, or is about to."""
+        state = self.states.get(container.name)
+        if state is None:
+            return False
+        return (
+            not isinstance(state.state, Waiting)
+            or state.restart > 0
+            or state.previous is not None
+            or bool(state.container_id)
+        )
+
+    def runs(self, container: Container) -> bool:
+        state = self.states.get(container.name)
+        return state is not None and isinstance(state.state, Running)
+
+    def exit(self, container: Container) -> Exit | None:
+        state = self.states.get(container.name)
+        return state.state if state is not None and isinstance(state.state, Exit) else None
+
+    def running(self) -> Iterator[Container]:
+        return (one for one in self.workload.containers if self.runs(one))
+
+    def initialized(self) -> bool:
+        return any(self.ran(container) for container in self.mains)
+
+    def natural_end(self) -> float | None:
+        """When the pod's own work was over for good; None while it is not.
+
+        Either an init container failed and may not run again, or every main container has ended
+        and none may run again.
+        """
+        if not self.initialized():
+            for container in self.inits:
+                ended = self.exit(container)
+                if (
+                    ended is not None
+                    and container.role is Role.INIT
+                    and ended.code != 0
+                    and not should_restart(container, ended)
+                ):
+                    return ended.finished_at
+        ends = []
+        for container in self.mains:
+            ended = self.exit(container)
+            if ended is None or should_restart(container, ended):
+                return None
+            ends.append(ended.finished_at)
+        return max(ends, default=None)
+
+    def succeeded(self) -> bool:
+        """All of its own work ended well."""
+        exits = [self.exit(container) for container in self.mains]
+        return all(one is not None and one.code == 0 for one in exits)
+
+    def default_waiting(self) -> Waiting:
+        return Waiting("PodInitializing" if self.inits else "ContainerCreating")
+
+    def waiting(self) -> dict[str, Waiting]:
+        """What containers that never ran, or whose start is under way, wait for."""
+        shown: dict[str, Waiting] = {}
+        for container in self.workload.containers:
+            state = self.states.get(container.name)
+            if state is None:
+                shown[container.name] = self.default_waiting()
+            elif isinstance(state.state, Waiting):
+                shown[container.name] = (
+                    state.state if state.state.reason else self.default_waiting()
+                )
+        return shown
+
+
+def _order(
+    pod: _Pod, observed: Observed | None, now: float, stop: Stop | None
+) -> tuple[Stop | None, float | None]:
+    """The order that holds now, and the deadline that is still to come.
+
+    Work that was over before an order came is not touched by it: a pod that finished in time did
+    not exceed its deadline.
+    """
+    workload, end = pod.workload, pod.natural_end()
+    orders = [] if stop is None else [stop]
+    later = None
+    if workload.deadline is not None and workload.start_time is not None:
+        due = workload.start_time + workload.deadline
+        if due <= now:
+            orders.append(Stop(due, workload.grace, DEADLINE_REASON, DEADLINE_MESSAGE))
+        else:
+            later = due
+    if end is not None:
+        orders = [one for one in orders if one.at < end or not one.reason]
+    lost = observed is not None and (
+        observed.failed or (observed.disrupted and not pod.succeeded())
+    )
+    if observed is not None and lost:
+        reason = observed.reason or "Failed"
+        orders.append(Stop(now, workload.grace, reason, observed.message))
+    if not orders:
+        return None, later
+    named = orders[-1] if lost else min(orders, key=lambda one: (one.at, not one.reason))
+    if end is not None:
+        orders.append(Stop(end, workload.grace))
+    kill_at = min(one.at + one.grace for one in orders)
+    return Stop(named.at, kill_at - named.at, named.reason, named.message), later
+
+
+def _stopping(pod: _Pod, stop: Stop, now: float) -> Plan:
+    kill, wake = _kills(pod, stop, now)
+    return Plan(
+        kill=kill,
+        waiting=pod.waiting(),
+        ended=not any(pod.running()),
+        failed=bool(stop.reason),
+        reason=stop.reason,
+        message=stop.message,
+        wake_at=wake,
+    )
+
+
+def _completing(pod: _Pod, stop: Stop, now: float) -> Plan:
+    """Only sidecars and ephemeral containers may be left: they end within the pod's grace."""
+    kill, wake = _kills(pod, stop, now)
+    return Plan(kill=kill, waiting=pod.waiting(), ended=not any(pod.running()), wake_at=wake)
+
+
+def _kills(pod: _Pod, stop: Stop, now: float) -> tuple[tuple[tuple[str, float], ...], float | None]:
+    """Everything at once but the sidecars: those wait for the main containers and for the
+    sidecars behind them, for as long as the grace lasts."""
+    kill_at = stop.at + stop.grace
+    left = max(kill_at - now, LEAST_GRACE)
+    kills = [(one.name, left) for one in pod.running() if one.role is not Role.SIDECAR]
+    blocked = any(pod.runs(one) for one in pod.mains) and now < kill_at
+    waits = False
+    for container in reversed(pod.inits):
+        if container.role is not Role.SIDECAR or not pod.runs(container):
+            continue
+        if blocked:
+            waits = True
+        else:
+            kills.append((container.name, left))
+            blocked = now < kill_at
+    return tuple(kills), kill_at if waits else None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan in the making for a pod that goes on."""
+
+    pod: _Pod
+    now: float
+    start: list[tuple[str, int]] = field(default_factory=list)
+    crashing: dict[str, Waiting] = field(default_factory=dict)
+    wake_at: list[float] = field(default_factory=list)
+
+    def run(self, container: Container) -> None:
+        """Wants this container to run: start it now, or when its back-off is over."""
+        state = self.pod.states.get(container.name)
+        if state is None:
+            self.start.append((container.name, 0))
+        elif isinstance(state.state, Waiting):
+            # The backend knows of the run and has not begun it; asking again is harmless.
+            self.start.append((container.name, state.restart))
+        elif isinstance(state.state, Exit):
+            self._again(container, state, state.state)
+
+    def _again(self, container: Container, state: ContainerState, ended: Exit) -> None:
+        delay = backoff(state.restart, ended, state.previous)
+        due = ended.finished_at + delay
+        if due <= self.now:
+            self.start.append((container.name, state.restart + 1))
+            return
+        message = backoff_message(self.pod.workload.identity, container.name, delay)
+        self.crashing[container.name] = Waiting("CrashLoopBackOff", message)
+        self.wake_at.append(due)
+
+
+def _running(pod: _Pod, now: float, deadline: float | None) -> Plan:
+    draft = _Draft(pod, now)
+    for container in pod.ephemerals:
+        if not pod.ran(container):
+            draft.run(container)
+    if _initialize(pod, draft):
+        for container in pod.mains:
+            ended = pod.exit(container)
+            if ended is None or should_restart(container, ended):
+                draft.run(container)
+    if deadline is not None:
+        draft.wake_at.append(deadline)
+    return Plan(
+        start=tuple(draft.start),
+        waiting={**pod.waiting(), **draft.crashing},
+        wake_at=min(draft.wake_at, default=None),
+    )
+
+
+def _initialize(pod: _Pod, draft: _Draft) -> bool:
+    """Drives the init containers and sidecars; True when the main containers may run.
+
+    The last one that ever ran is the gate: those before it were passed, and only sidecars among
+    them are kept running. Once a main container ran, there is no gate.
+    """
+    if pod.initialized():
+        for container in pod.inits:
+            if container.role is Role.SIDECAR:
+                draft.run(container)
+        return True
+    gate = max((at for at, one in enumerate(pod.inits) if pod.ran(one)), default=0)
+    for container in pod.inits[:gate]:
+        if container.role is Role.SIDECAR:
+            draft.run(container)
+    for container in pod.inits[gate:]:
+        if not _passed(pod, container):
+            draft.run(container)
+            return False
+    return True
+
+
+def _passed(pod: _Pod, container: Container) -> bool:
+    state = pod.states.get(container.name)
+    if state is None:
+        return False
+    if container.role is Role.SIDECAR:
+        return isinstance(state.state, Running) and state.started is not False
+    return isinstance(state.state, Exit) and state.state.code == 0

@@ -1,0 +1,146 @@
+"""What the provider knows of one pod, and the facts that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from bridge.pods import Manifest
+from bridge.pods.lifecycle import Plan, Stop
+from bridge.provider.backend import Backend
+from bridge.provider.facts import (
+    container_to_wire,
+    identity_to_wire,
+    timestamp,
+    waiting_to_wire,
+)
+from bridge.rpc.v1 import pod_pb2, provider_pb2
+from bridge.workload import (
+    ContainerState,
+    Exit,
+    Identity,
+    Observed,
+    Resources,
+    Waiting,
+    Workload,
+)
+
+LOST = "ContainerStatusUnknown"
+Request = provider_pb2.CreatePodRequest | provider_pb2.UpdatePodRequest
+
+
+@dataclass(slots=True)
+class Record:
+    """One pod. The backend holds the truth; this is what was last seen of it and what is wanted."""
+
+    identity: Identity
+    backend: Backend | None = None
+    request: Request | None = None
+    """What was asked for. None: found at the backend, and nobody has asked since we started."""
+    manifest: Manifest = field(default_factory=dict)
+    generation: int = 0
+    workload: Workload | None = None
+    size: Resources = field(default_factory=Resources)
+    start_time: float | None = None
+    seen_before: bool = False
+    """Kubernetes recorded that a container of it had run."""
+    ended_before: Mapping[str, Exit] = field(default_factory=dict)
+    """Exits that Kubernetes recorded, by container."""
+    counted: bool = False
+    """Its size is taken from its backend's limits."""
+    launched_at: float | None = None
+    """When the backend was known to have it. None: never launched, as far as is known."""
+    tried: bool = False
+    """A launch was asked for: even without an answer the backend may have it."""
+    plan: Plan | None = None
+    """The newest plan, where the provider starts each container by itself."""
+    observed: Observed | None = None
+    observed_at: float = 0.0
+    missing: int = 0
+    """Complete lists in a row without it."""
+    stop: Stop | None = None
+    deleting: bool = False
+    kill_due: dict[str, float] = field(default_factory=dict)
+    """When each container that was told to end will be killed; "" is the whole pod."""
+    problem: Waiting | None = None
+    """Why the whole pod waits."""
+    refused: tuple[str, str] | None = None
+    """(reason, message): the backend will never run it."""
+    lost: bool = False
+    ended: bool = False
+    ended_acked: bool = False
+    gone: bool = False
+    facts: pod_pb2.PodFacts | None = None
+    revision: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(cluster, uid)."""
+        return (self.identity.cluster, self.identity.uid)
+
+    @property
+    def stage(self) -> pod_pb2.PodStage.ValueType:
+        """How far it has come."""
+        if self.gone:
+            return pod_pb2.POD_STAGE_GONE
+        if self.ended:
+            return pod_pb2.POD_STAGE_ENDED
+        return pod_pb2.POD_STAGE_WAITING if self.launched_at is None else pod_pb2.POD_STAGE_ACTIVE
+
+    def lose(self, now: float) -> None:
+        """Its backend no longer has it: what had not ended is unknown for ever."""
+        known = self.observed or Observed(self.identity)
+        names = [c.name for c in self.workload.containers] if self.workload else []
+        names += [state.name for state in known.containers if state.name not in names]
+        states = tuple(self._lost_state(name, known.container(name), now) for name in names)
+        self.observed = replace(known, containers=states, ended=True, disrupted=True)
+        self.lost = self.ended = True
+        self.launched_at = self.launched_at or now
+        self.plan = None
+
+    def _lost_state(self, name: str, state: ContainerState | None, now: float) -> ContainerState:
+        if state is not None and isinstance(state.state, Exit):
+            return state
+        end = self.ended_before.get(name) or Exit(
+            137, now, LOST, message="The container could not be located: its backend lost it"
+        )
+        return replace(state or ContainerState(name, end), state=end)
+
+    def to_wire(self) -> pod_pb2.PodFacts:
+        """The whole facts, as the contract spells them."""
+        wire = pod_pb2.PodFacts(
+            pod=identity_to_wire(self.identity),
+            backend=self.backend.name if self.backend else "",
+            generation=self.generation,
+            stage=self.stage,
+            containers=self._containers(),
+        )
+        if self.problem is not None and not self.ended:
+            wire.reason, wire.message = self.problem.reason, self.problem.message
+        if (plan := self.plan) is not None and plan.failed:
+            wire.failed, wire.reason, wire.message = True, plan.reason, plan.message
+        if self.refused is not None:
+            wire.failed = True
+            wire.reason, wire.message = self.refused
+        if (seen := self.observed) is not None:
+            wire.pod_ips.extend(seen.pod_ips)
+            wire.host_ips.extend(seen.host_ips)
+            wire.disrupted = seen.disrupted
+            wire.failed = wire.failed or seen.failed
+            wire.reason = wire.reason or seen.reason
+            wire.message = wire.message or seen.message
+            if seen.accepted_at is not None:
+                wire.accepted_at.CopyFrom(timestamp(seen.accepted_at))
+        return wire
+
+    def _containers(self) -> list[pod_pb2.ContainerFacts]:
+        seen = {state.name: state for state in self.observed.containers} if self.observed else {}
+        waiting = self.plan.waiting if self.plan is not None else {}
+        names = [c.name for c in self.workload.containers] if self.workload else list(seen)
+        found = []
+        for name in names:
+            if (state := seen.get(name)) is not None:
+                found.append(container_to_wire(state, waiting.get(name)))
+            elif name in waiting:
+                found.append(waiting_to_wire(name, waiting[name]))
+        return found

@@ -1,0 +1,318 @@
+"""The contract's calls on its messages: what a server serves, and what a run calls directly."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+
+import orjson
+
+import bridge
+from bridge import adapter as seam
+from bridge import quantity
+from bridge.errors import Invalid, NotFound, Unsupported, Violation
+from bridge.pods import Manifest
+from bridge.pods.schema import check
+from bridge.provider.backend import Backend
+from bridge.provider.capabilities import Assessment, judge
+from bridge.provider.facts import exit_from_wire, identity_from_wire, seconds
+from bridge.provider.placement import candidates, eligible, wanted
+from bridge.provider.record import Record, Request
+from bridge.provider.tracker import Tracker
+from bridge.provider.translate import pod_request, translate
+from bridge.provider.update import applied
+from bridge.rpc.v1 import pod_pb2
+from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.rpc.v1.stream_pb2 import STREAM_STDERR, STREAM_STDOUT
+from bridge.workload import Files, Identity, Workload
+
+MAX_RUN = 24 * 3600.0
+"""Seconds after which a pod without activeDeadlineSeconds is stopped, unless the operator says
+otherwise: nobody's forgotten pod bills for ever."""
+
+
+class Provider:
+    """A provider over some backends. `run` must be running for anything to happen."""
+
+    def __init__(self, tracker: Tracker, *, max_run: float = MAX_RUN) -> None:
+        self._tracker = tracker
+        self._max_run = max_run
+
+    async def run(self) -> None:
+        """Sees to the pods until cancelled."""
+        await self._tracker.run()
+
+    async def create_pod(self, request: pb.CreatePodRequest) -> pb.CreatePodResponse:
+        """`CreatePod`."""
+        identity = _checked(request.pod)
+        known = self._tracker.records.get((identity.cluster, identity.uid))
+        if known is not None and known.request is not None and not known.gone:
+            return _accepted(known.backend, known.identity.attempt, ())
+        manifest = _manifest(request.manifest, identity)
+        backends = self._eligible(manifest, request.recorded.backend or _found_on(known))
+        record = Record(identity, request=request, manifest=manifest)
+        record.generation = request.generation
+        self._remember(record, request.recorded)
+        able, approximations = self._place(record, backends)
+        if len(able) > 1:
+            return pb.CreatePodResponse(
+                proposed=pb.Proposed(backend=able[0], attempt=identity.attempt)
+            )
+        chosen = self._tracker.backends[able[0]]
+        if known is not None and not known.gone:
+            self._take_over(known, record)
+            record = known
+        else:
+            record.backend = chosen
+            self._tracker.add(record)
+        return _accepted(chosen, identity.attempt, approximations)
+
+    async def update_pod(self, request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
+        """`UpdatePod`."""
+        identity = _checked(request.pod)
+        record = self._tracker.records.get((identity.cluster, identity.uid))
+        if record is None or record.request is None or record.backend is None:
+            raise NotFound(f"pod {identity.uid} is not known: create it first")
+        if request.generation <= record.generation:
+            return pb.UpdatePodResponse(generation=record.generation)
+        manifest = _manifest(request.manifest, identity)
+        workload = self._translate(request, manifest, record.start_time)
+        before = {one.name: one for one in _files(record.workload)}
+        changed = [one for one in _files(workload) if one != before.get(one.name)]
+        applied(record.manifest, manifest, record.backend.adapter, files_changed=bool(changed))
+        adapter = record.backend.adapter
+        if changed and isinstance(adapter, seam.Updates):
+            await adapter.update_files(record.identity, changed)
+        if record.workload is not None:
+            # An update carries no credentials: those of the creation stay.
+            kept = record.workload.pull_credentials
+            workload = replace(workload, pull_credentials=kept)
+        record.request, record.manifest, record.workload = request, manifest, workload
+        record.generation = request.generation
+        self._tracker.changed(record)
+        return pb.UpdatePodResponse(generation=record.generation)
+
+    async def delete_pod(self, request: pb.DeletePodRequest) -> pb.DeletePodResponse:
+        """`DeletePod`."""
+        identity = _checked(request.pod)
+        record = self._tracker.records.get((identity.cluster, identity.uid))
+        if record is None:
+            record = Record(identity)
+            self._tracker.add(record)
+        if request.HasField("grace_period_seconds"):
+            grace = float(max(0, request.grace_period_seconds))
+        else:
+            grace = record.workload.grace if record.workload else 30.0
+        self._tracker.order_stop(record, grace)
+        return pb.DeletePodResponse()
+
+    async def ack_pods(self, request: pb.AckPodsRequest) -> pb.AckPodsResponse:
+        """`AckPods`."""
+        if request.epoch == self._tracker.epoch:
+            by_uid = {uid: record for (_, uid), record in self._tracker.records.items()}
+            for ack in request.pods:
+                if (record := by_uid.get(ack.uid)) is not None:
+                    self._tracker.acknowledge(record, ack.revision)
+        return pb.AckPodsResponse()
+
+    async def watch_pods(self, request: pb.WatchPodsRequest) -> AsyncIterator[pb.WatchPodsResponse]:
+        """`WatchPods`."""
+        _require_uuid("cluster", request.cluster)
+        journal = self._tracker.journal(request.cluster, request.node)
+        async for message in journal.watch(request.epoch, request.revision):
+            yield message
+
+    async def watch_node(self, request: pb.WatchNodeRequest) -> AsyncIterator[pb.WatchNodeResponse]:
+        """`WatchNode`."""
+        last: pb.WatchNodeResponse | None = None
+        while True:
+            offer = self.offer()
+            if offer != last:
+                last = offer
+                yield offer
+            await asyncio.sleep(1.0)
+
+    async def get_container_logs(
+        self, request: pb.GetContainerLogsRequest
+    ) -> AsyncIterator[pb.GetContainerLogsResponse]:
+        """`GetContainerLogs`."""
+        identity = _checked(request.pod)
+        if request.HasField("since_seconds") and request.HasField("since_time"):
+            raise Invalid("give since_seconds or since_time, not both")
+        record = self._tracker.records.get((identity.cluster, identity.uid))
+        backend = record.backend if record is not None else None
+        if record is None or backend is None or record.launched_at is None:
+            raise NotFound(f"pod {identity.namespace}/{identity.name} has no log here (yet)")
+        adapter = backend.adapter
+        if not isinstance(adapter, seam.Logs):
+            raise Unsupported(f"backend {backend.name} keeps no logs")
+        options = self._log_options(request)
+        async for piece in adapter.logs(record.identity, request.container, options):
+            yield pb.GetContainerLogsResponse(content=piece)
+
+    def offer(self) -> pb.WatchNodeResponse:
+        """What the backends have together."""
+        total: dict[str, int] = {}
+        offer = pb.WatchNodeResponse(provider_version=bridge.__version__)
+        for backend in self._tracker.backends.values():
+            ready, message = backend.status()
+            offer.backends.add(
+                name=backend.name,
+                type=backend.adapter.type,
+                abilities=seam.abilities(backend.adapter),
+                capacity=_quantities(backend.limits),
+                ready=ready,
+                message=message,
+            )
+            for name, limit in backend.limits.items():
+                total[name] = total.get(name, 0) + limit
+        offer.capacity.update(_quantities(total))
+        offer.allocatable.update(_quantities(total))
+        return offer
+
+    def _eligible(self, manifest: Manifest, recorded: str) -> Sequence[Backend]:
+        """The backends that the pod may run on: the recorded one, or those that may be chosen."""
+        backends = self._tracker.backends
+        if not recorded:
+            places = [backend.place for backend in backends.values()]
+            return [backends[place.name] for place in eligible(places, wanted(manifest))]
+        if (backend := backends.get(recorded)) is None:
+            found = f'found "{recorded}"; the backends are: {", ".join(backends)}'
+            raise Invalid(violations=[Violation("recorded.backend", found)])
+        return [backend]
+
+    def _place(
+        self, record: Record, backends: Sequence[Backend]
+    ) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
+        """The backends that can run the pod, the first being chosen; its workload is set."""
+        assert record.request is not None
+        assessed: dict[str, Assessment] = {}
+        workloads: dict[str, Workload] = {}
+        for backend in backends:
+            workload = self._translate(record.request, record.manifest, record.start_time)
+            assessed[backend.name] = judge(backend.adapter, record.manifest, workload)
+            workloads[backend.name] = workload
+        size = pod_request(next(iter(workloads.values())))
+        placed = candidates([backend.place for backend in backends], assessed, size)
+        chosen = placed.names[0]
+        record.workload, record.size = workloads[chosen], size
+        return placed.names, assessed[chosen].approximations
+
+    def _translate(
+        self, request: Request, manifest: Manifest, start_time: float | None
+    ) -> Workload:
+        workload = translate(request, manifest, start_time=start_time)
+        return replace(workload, hard_stop=self._max_run)
+
+    def _remember(self, record: Record, recorded: pod_pb2.Recorded) -> None:
+        if recorded.HasField("start_time"):
+            record.start_time = seconds(recorded.start_time)
+        record.seen_before = recorded.started
+        record.ended_before = {
+            one.container: exit_from_wire(one.terminated) for one in recorded.ended
+        }
+
+    def _take_over(self, found: Record, asked: Record) -> None:
+        """A pod that was found at its backend is now asked for: it is adopted, not started."""
+        for name in (
+            "request",
+            "manifest",
+            "generation",
+            "workload",
+            "size",
+            "start_time",
+            "seen_before",
+            "ended_before",
+        ):
+            setattr(found, name, getattr(asked, name))
+        self._tracker.changed(found)
+
+    def _log_options(self, request: pb.GetContainerLogsRequest) -> seam.LogOptions:
+        since: float | None = None
+        if request.HasField("since_seconds"):
+            since = self._tracker.clock() - request.since_seconds
+        elif request.HasField("since_time"):
+            since = seconds(request.since_time)
+        streams = {STREAM_STDOUT: "stdout", STREAM_STDERR: "stderr"}
+        return seam.LogOptions(
+            follow=request.follow,
+            previous=request.previous,
+            since=since,
+            timestamps=request.timestamps,
+            tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
+            limit_bytes=request.limit_bytes if request.HasField("limit_bytes") else None,
+            stream=streams.get(request.stream, ""),
+        )
+
+
+def _accepted(
+    backend: Backend | None, attempt: int, approximations: Sequence[tuple[str, str]]
+) -> pb.CreatePodResponse:
+    accepted = pb.Accepted(backend=backend.name if backend else "", attempt=attempt)
+    for field, message in approximations:
+        accepted.approximations.add(field=field, message=message)
+    return pb.CreatePodResponse(accepted=accepted)
+
+
+def _found_on(known: Record | None) -> str:
+    """The backend at which a pod was found: it stays there, whatever would be chosen now."""
+    if known is None or known.gone or known.backend is None:
+        return ""
+    return known.backend.name
+
+
+def _checked(pod: pod_pb2.PodIdentity) -> Identity:
+    wrong = [
+        Violation(f"pod.{name}", "required")
+        for name in ("node", "namespace", "name")
+        if not getattr(pod, name)
+    ]
+    if pod.attempt < 0:
+        wrong.append(Violation("pod.attempt", f"found {pod.attempt}; allowed: 0 or more"))
+    if wrong:
+        raise Invalid(violations=wrong)
+    _require_uuid("pod.cluster", pod.cluster)
+    _require_uuid("pod.uid", pod.uid)
+    return identity_from_wire(pod)
+
+
+def _require_uuid(field: str, text: str) -> None:
+    try:
+        canonical = str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        canonical = False
+    if not canonical:
+        raise Invalid(violations=[Violation(field, f'found "{text[:64]}"; allowed: a UUID')])
+
+
+def _manifest(text: bytes, identity: Identity) -> Manifest:
+    """The pod, shaped as a pod; Invalid where it is not, or is another pod than the identity's."""
+    try:
+        manifest = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(violations=[Violation("manifest", f"not JSON: {error}")]) from None
+    if not isinstance(manifest, dict) or manifest.get("kind", "Pod") != "Pod":
+        raise Invalid(violations=[Violation("manifest", "allowed: one v1.Pod")])
+    if wrong := check(manifest, "Pod"):
+        raise Invalid(violations=wrong)
+    metadata = manifest.get("metadata") or {}
+    for name in ("uid", "name", "namespace"):
+        told = metadata.get(name)
+        if told and told != getattr(identity, name):
+            field = f"manifest.metadata.{name}"
+            raise Invalid(violations=[Violation(field, f"differs from pod.{name}")])
+    return manifest
+
+
+def _files(workload: Workload | None) -> list[Files]:
+    volumes = workload.volumes if workload is not None else ()
+    return [one for one in volumes if isinstance(one, Files)]
+
+
+def _quantities(amounts: Mapping[str, int]) -> dict[str, str]:
+    return {
+        name: quantity.format_cpu(amount) if name == "cpu" else str(amount)
+        for name, amount in amounts.items()
+    }

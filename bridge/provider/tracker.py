@@ -1,0 +1,386 @@
+"""Keeps every pod on its way: launch, restart, end, removal. Level-triggered, one step at a time.
+
+A step looks at one pod's record (what is wanted, what was last seen) and does what is due. It is
+repeated whenever either changes and may be repeated at any time: every call that it makes to an
+adapter is idempotent. What the backend shows always wins over what we remember of our own calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from bridge.errors import BridgeError
+from bridge.pods.lifecycle import Stop, plan
+from bridge.provider.backend import Backend
+from bridge.provider.journal import Journal, new_epoch
+from bridge.provider.placement import no_room
+from bridge.provider.record import Record
+from bridge.provider.translate import translate
+from bridge.queue import KeyedQueue
+from bridge.rpc.v1 import pod_pb2
+from bridge.workload import Observed, Waiting
+
+Key = tuple[str, str]
+"""(cluster, uid)."""
+
+MISSES = 2
+"""Complete lists in a row without a pod before it counts as lost."""
+RESEND = 5.0
+"""Seconds past its due time after which a kill is ordered again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """The records of all pods, the steps that move them, and the journals that tell of them.
+
+    `clock` gives seconds since the epoch. With `read_only` it looks and tells, and never calls an
+    adapter to change anything.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        clock: Callable[[], float] = time.time,
+        read_only: bool = False,
+    ) -> None:
+        self.backends: Mapping[str, Backend] = {one.name: one for one in backends}
+        self.records: dict[Key, Record] = {}
+        self.clock = clock
+        self.queue: KeyedQueue[Key] = KeyedQueue(self._step, name="pod")
+        self.epoch = new_epoch()
+        self._read_only = read_only
+        self._journals: dict[tuple[str, str], Journal] = {}
+        self._waiting: dict[Key, None] = {}
+        for one in backends:
+            one.on_list = self._listed
+            one.on_event = self._seen
+
+    def journal(self, cluster: str, node: str) -> Journal:
+        """The journal of one cluster's node; a new one starts with what has synced."""
+        key = (cluster, node)
+        if key not in self._journals:
+            journal = self._journals[key] = Journal(self.epoch, self.backends)
+            for one in self.backends.values():
+                if one.synced.is_set():
+                    journal.synced(one.name)
+        return self._journals[key]
+
+    async def run(self) -> None:
+        """Sees to all backends and pods until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for one in self.backends.values():
+                    tasks.create_task(one.watch(), name=f"watch {one.name}")
+                    tasks.create_task(one.hints(), name=f"events {one.name}")
+        finally:
+            await self.queue.close()
+            for one in self.backends.values():
+                await one.close()
+
+    def add(self, record: Record) -> None:
+        """Takes a pod on."""
+        self.records[record.key] = record
+        self._publish(record)
+        self.queue.add(record.key)
+
+    def changed(self, record: Record) -> None:
+        """Has a pod looked at, since what is wanted of it has changed."""
+        self.queue.add(record.key)
+
+    def acknowledge(self, record: Record, revision: int) -> None:
+        """The facts up to this revision are safe in Kubernetes."""
+        if revision < record.revision:
+            return
+        if record.gone:
+            self._forget(record)
+        elif record.ended and not record.ended_acked:
+            record.ended_acked = True
+            self.queue.add(record.key)
+
+    def order_stop(self, record: Record, grace: float) -> None:
+        """Ends a pod; a later order may only bring the kill forward."""
+        now = self.clock()
+        record.deleting = True
+        if record.stop is None or now + grace < record.stop.at + record.stop.grace:
+            since = record.stop.at if record.stop else now
+            record.stop = Stop(at=since, grace=max(0.0, now + grace - since))
+        self.queue.add(record.key)
+
+    # What backends report.
+
+    def _listed(self, backend: Backend, found: Sequence[Observed], asked: float) -> None:
+        first = not backend.synced.is_set()
+        present: set[Key] = set()
+        for observed in found:
+            present.add((observed.identity.cluster, observed.identity.uid))
+            self._seen(backend, observed, asked)
+        for key, record in list(self.records.items()):
+            if record.backend is not backend or record.gone:
+                continue
+            if key in present:
+                record.missing = 0
+            elif record.launched_at is not None and record.launched_at < asked:
+                self._missed(record)
+            elif first:
+                self.queue.add(key)
+        if first:
+            for journal in self._journals.values():
+                journal.synced(backend.name)
+            for key, record in self.records.items():
+                if record.backend is None:
+                    self.queue.add(key)
+
+    def _seen(self, backend: Backend, observed: Observed, at: float) -> None:
+        identity = observed.identity
+        record = self.records.get((identity.cluster, identity.uid))
+        if record is None:
+            record = Record(identity, backend)
+            self.records[record.key] = record
+        if record.gone or record.lost or at < record.observed_at:
+            return
+        if identity.attempt != record.identity.attempt or record.backend not in (None, backend):
+            # Another attempt of the same pod: only the recorded one is told.
+            return
+        record.backend = backend
+        record.launched_at = record.launched_at or at
+        record.observed_at = at
+        record.missing = 0
+        if observed != record.observed or record.facts is None:
+            record.observed = observed
+            self.queue.add(record.key)
+
+    def _missed(self, record: Record) -> None:
+        if record.ended:
+            # Its facts are kept here until they are acknowledged; nothing is left to remove.
+            return
+        record.missing += 1
+        if record.missing >= MISSES:
+            _log.warning("pod %s: %s no longer has it", record.identity.uid, record.identity.name)
+            record.lose(self.clock())
+            self.queue.add(record.key)
+
+    # One step of one pod.
+
+    async def _step(self, key: Key) -> float | None:
+        record = self.records.get(key)
+        if record is None or record.gone:
+            return None
+        if record.ended:
+            self._settle(record)
+            return await self._remove(record)
+        try:
+            return await self._advance(record)
+        except BridgeError as error:
+            if error.permanent and record.launched_at is None:
+                record.refused = (error.kind, error.message)
+                record.ended = True
+                self._settle(record)
+                return None
+            record.problem = Waiting(error.kind, error.message)
+            self._publish(record)
+            raise
+
+    async def _advance(self, record: Record) -> float | None:
+        if record.launched_at is None and not await self._launch(record):
+            return None
+        backend = record.backend
+        assert backend is not None
+        record.problem = None
+        if record.workload is not None and backend.containers is not None:
+            return await self._drive(record, backend)
+        return await self._follow(record, backend)
+
+    async def _launch(self, record: Record) -> bool:
+        """Makes the backend have it, if that is due now. False: not yet, or never."""
+        backend = record.backend
+        not_listed = [b.name for b in self._candidates(record) if not b.synced.is_set()]
+        if not_listed:
+            names = ", ".join(not_listed)
+            self._wait(record, "BackendNotReady", f"waiting for {names} to be listed first")
+            return False
+        if record.deleting and backend is None:
+            # Every backend is listed and none has it.
+            record.ended = record.ended_acked = True
+            await self._remove(record)
+            return False
+        if record.seen_before or record.deleting:
+            if record.seen_before:
+                record.lose(self.clock())
+            record.ended = True
+            self._settle(record)
+            return False
+        if backend is None or record.workload is None or self._read_only:
+            self._publish(record)
+            return False
+        if lacking := "" if record.counted else no_room(backend.place, record.size):
+            self._waiting[record.key] = None
+            self._wait(record, "Queued", lacking)
+            return False
+        self._count(record, backend)
+        record.tried = True
+        await backend.run(record.workload)
+        record.launched_at = self.clock()
+        return True
+
+    async def _drive(self, record: Record, backend: Backend) -> float | None:
+        """A backend that starts each container by itself: the plan says which, and when."""
+        assert record.workload is not None
+        assert backend.containers is not None
+        now = self.clock()
+        self._count(record, backend)
+        due = plan(record.workload, record.observed, now, record.stop)
+        if not self._read_only:
+            for container, grace in due.kill:
+                if _is_news(record, container, now, grace):
+                    await backend.containers.kill(record.identity, container, grace)
+                    record.kill_due[container] = now + grace
+            for container, restart in due.start:
+                if not await self._start(record, backend, container, restart):
+                    break
+        if due.ended:
+            record.ended = True
+        record.plan = due
+        self._settle(record)
+        return _sooner(due.wake_at, _resend_at(record, [name for name, _ in due.kill]), now)
+
+    async def _start(self, record: Record, backend: Backend, container: str, restart: int) -> bool:
+        assert backend.containers is not None
+        assert record.workload is not None
+        record.kill_due.pop(container, None)
+        workload = record.workload
+        if record.request is not None and _needs_addresses(record.request):
+            seen = record.observed
+            if seen is None or not seen.pod_ips:
+                backend.refresh()
+                return False
+            late = _late_values(seen)
+            workload = translate(
+                record.request, record.manifest, start_time=record.start_time, late=late
+            )
+        await backend.containers.start(workload, container, restart)
+        return True
+
+    async def _follow(self, record: Record, backend: Backend) -> float | None:
+        """A backend that runs whole pods, or a pod that nobody has asked for yet."""
+        now = self.clock()
+        stop: Stop | None = record.stop
+        wake: float | None = None
+        if record.workload is not None:
+            self._count(record, backend)
+        if stop is None and record.workload is not None and record.workload.deadline is not None:
+            since = record.workload.start_time or record.launched_at or now
+            end = since + record.workload.deadline
+            if now >= end:
+                stop = record.stop = Stop(
+                    at=now,
+                    grace=record.workload.grace,
+                    reason="DeadlineExceeded",
+                    message="Pod was active on the node longer than the specified deadline",
+                )
+            else:
+                wake = end
+        seen = record.observed
+        ended = seen is not None and seen.ended
+        if stop is not None and not ended and not self._read_only:
+            grace = max(0.0, stop.at + stop.grace - now)
+            if _is_news(record, "", now, grace):
+                await backend.stop(record.identity, grace)
+                record.kill_due[""] = now + grace
+            wake = _resend_at(record, [""])
+        if ended and (record.workload is not None or record.deleting or backend.containers is None):
+            record.ended = True
+            if stop is not None and stop.reason:
+                record.refused = (stop.reason, stop.message)
+        self._settle(record)
+        return _sooner(wake, None, now)
+
+    async def _remove(self, record: Record) -> float | None:
+        """An ended pod that is to be deleted goes once its facts are safe."""
+        if not (record.deleting and record.ended_acked) or self._read_only:
+            return None
+        if record.backend is not None and (record.tried or record.launched_at is not None):
+            await record.backend.delete(record.identity)
+        record.gone = True
+        self._publish(record)
+        return None
+
+    # Bookkeeping.
+
+    def _candidates(self, record: Record) -> Sequence[Backend]:
+        return [record.backend] if record.backend else list(self.backends.values())
+
+    def _count(self, record: Record, backend: Backend) -> None:
+        if not record.counted and not record.ended:
+            record.counted = True
+            backend.take(record.size)
+            self._waiting.pop(record.key, None)
+
+    def _settle(self, record: Record) -> None:
+        if record.ended and record.counted and record.backend is not None:
+            record.counted = False
+            record.backend.release(record.size)
+            self._admit_waiting()
+        self._publish(record)
+
+    def _admit_waiting(self) -> None:
+        # One place is free: in turn, only as many are woken as could have it.
+        for key in list(self._waiting)[:4]:
+            self.queue.add(key)
+
+    def _wait(self, record: Record, reason: str, message: str) -> None:
+        record.problem = Waiting(reason, message)
+        self._publish(record)
+
+    def _publish(self, record: Record) -> None:
+        facts = record.to_wire()
+        if facts != record.facts:
+            record.facts = facts
+            journal = self.journal(record.identity.cluster, record.identity.node)
+            record.revision = journal.publish(facts)
+
+    def _forget(self, record: Record) -> None:
+        self.records.pop(record.key, None)
+        self._waiting.pop(record.key, None)
+        self.queue.forget(record.key)
+        self.journal(record.identity.cluster, record.identity.node).forget(record.identity.uid)
+
+
+def _is_news(record: Record, container: str, now: float, grace: float) -> bool:
+    """Whether a kill must be ordered: the first, a nearer one, or one that was due long ago."""
+    due = record.kill_due.get(container)
+    return due is None or due > now + grace + 0.5 or now >= due + RESEND
+
+
+def _resend_at(record: Record, containers: Sequence[str]) -> float | None:
+    due = [record.kill_due[name] + RESEND for name in containers if name in record.kill_due]
+    return min(due, default=None)
+
+
+def _sooner(one: float | None, other: float | None, now: float) -> float | None:
+    """Seconds until the nearer of two times; None where there is neither."""
+    times = [time for time in (one, other) if time is not None]
+    return max(0.0, min(times) - now) if times else None
+
+
+def _needs_addresses(request: object) -> bool:
+    environment = getattr(request, "environment", ())
+    return any(
+        variable.WhichOneof("source") == "late"
+        for container in environment
+        for variable in container.variables
+    )
+
+
+def _late_values(seen: Observed) -> Mapping[int, str]:
+    hosts = seen.host_ips or seen.pod_ips
+    return {
+        pod_pb2.LATE_REFERENCE_POD_IP: seen.pod_ips[0],
+        pod_pb2.LATE_REFERENCE_POD_IPS: ",".join(seen.pod_ips),
+        pod_pb2.LATE_REFERENCE_HOST_IP: hosts[0],
+        pod_pb2.LATE_REFERENCE_HOST_IPS: ",".join(hosts),
+    }

@@ -1,0 +1,1 @@
+"""Generated from `proto/bridge/rpc/v1` by `make generate`."""
