@@ -186,7 +186,17 @@ class Files:
     """Changes when the content does."""
 
 
-Volume = EmptyDir | Files
+@dataclass(frozen=True, slots=True)
+class HostPath:
+    """A file or folder of the machine that runs the pod."""
+
+    name: str
+    path: str
+    type: str = ""
+    """As Kubernetes' hostPath.type: what must be there, or is made. Empty: not looked at."""
+
+
+Volume = EmptyDir | Files | HostPath
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,12 @@ from bridge.errors import Invalid, Violation
 
 if TYPE_CHECKING:
     from bridge.agent.provider import ProviderClient
+    from bridge.cli.onlooker import Onlooker
     from bridge.config import BackendConfig, Config
+    from bridge.local.outcome import Outcome
     from bridge.local.runs import Run
     from bridge.local.store import Change
+    from bridge.provider.service import Provider
     from bridge.rpc.channel import Tls
 
 PROCESS_WARNING = (
@@ -29,9 +32,7 @@ def load_config(file: str | None, **flags: Any) -> Config:
     from bridge.provider.registry import options_model
 
     given = {path.replace("__", "."): value for path, value in flags.items() if value is not None}
-    return load(
-        Path(file) if file else None, os.environ, given, options_model=options_model
-    )
+    return load(Path(file) if file else None, os.environ, given, options_model=options_model)
 
 
 def choose_backends(config: Config, on: str | None) -> tuple[BackendConfig, ...]:
@@ -58,9 +59,7 @@ def choose_backends(config: Config, on: str | None) -> tuple[BackendConfig, ...]
             near = _nearest(word, [*configured, *types()])
             allowed = ", ".join(sorted({*configured, *_bare_types()}))
             raise Invalid(
-                violations=[
-                    Violation("--on", f'found "{word}"; allowed: {allowed}{near}')
-                ]
+                violations=[Violation("--on", f'found "{word}"; allowed: {allowed}{near}')]
             )
         chosen += [known[place.name] for place in eligible(places, [word], "--on")]
     if not chosen:
@@ -91,7 +90,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 def make_provider(
     backends: Sequence[BackendConfig], *, max_run: float, read_only: bool = False
-) -> Any:
+) -> Provider:
     """A provider over these backends, not running yet."""
     from bridge.provider.backend import Backend
     from bridge.provider.registry import make
@@ -136,16 +135,21 @@ class Target:
         """What a run keeps, so that whoever attends it later finds the same place."""
         return {
             "provider": self.provider,
-            "backends": [one.model_dump(mode="json") for one in self.backends],
+            "backends": [
+                {"config": one.model_dump(mode="json"), "options": _plain(one.options)}
+                for one in self.backends
+            ],
             "max_run": self.max_run,
         }
 
 
-@asynccontextmanager
-async def provider_of(target: Target, *, read_only: bool = False) -> AsyncIterator[ProviderClient]:
-    """The target's provider, running."""
-    import asyncio
+def _plain(options: Any) -> Any:
+    return options if isinstance(options, dict) else options.model_dump(mode="json")
 
+
+@asynccontextmanager
+async def provider_of(target: Target) -> AsyncIterator[ProviderClient]:
+    """The target's provider, running."""
     if target.provider is not None:
         from bridge.rpc.client import RemoteProvider
 
@@ -155,6 +159,31 @@ async def provider_of(target: Target, *, read_only: bool = False) -> AsyncIterat
         finally:
             await remote.close()
         return
+    async with _running(target, read_only=False) as provider:
+        yield provider
+
+
+@asynccontextmanager
+async def onlooker_of(target: Target) -> AsyncIterator[Onlooker]:
+    """The target's provider for whoever only looks."""
+    from bridge.cli.onlooker import Onlooker
+
+    if target.provider is not None:
+        async with provider_of(target) as remote:
+            yield Onlooker(remote, _at_once)
+        return
+    async with _running(target, read_only=True) as provider:
+        yield Onlooker(provider, provider.settled)
+
+
+async def _at_once() -> None:
+    return
+
+
+@asynccontextmanager
+async def _running(target: Target, *, read_only: bool) -> AsyncIterator[Provider]:
+    import asyncio
+
     provider = make_provider(target.backends, max_run=target.max_run, read_only=read_only)
     running = asyncio.create_task(provider.run(), name="provider")
     try:
@@ -169,11 +198,39 @@ def target_of(run: Run) -> Target:
     from bridge.config import BackendConfig
 
     kept = run.wanted.options
-    return Target(
-        tuple(BackendConfig.model_validate(one) for one in kept["backends"]),
-        kept["provider"],
-        kept["max_run"],
-    )
+    backends = [
+        BackendConfig.model_validate(one["config"]).with_options(one["options"])
+        for one in kept["backends"]
+    ]
+    # Keys are not kept with a run: they are read again from where the configuration says.
+    tls = read_tls(load_config(None)) if kept["provider"] is not None else None
+    return Target(tuple(backends), kept["provider"], kept["max_run"], tls)
+
+
+async def synced(provider: ProviderClient, cluster: str) -> None:
+    """Returns once the provider has listed all of its backends: from then on it knows every pod."""
+    from bridge.local.session import NODE
+    from bridge.rpc.v1 import provider_pb2 as pb
+
+    pending: set[str] | None = None
+    async for message in provider.watch_pods(pb.WatchPodsRequest(cluster=cluster, node=NODE)):
+        for event in message.events:
+            if event.WhichOneof("event") == "snapshot_started":
+                pending = set(event.snapshot_started.backends)
+            elif event.WhichOneof("event") == "synced" and pending is not None:
+                pending.discard(event.synced.backend)
+        if pending is not None and not pending:
+            return
+
+
+async def delete_run(run: Run) -> None:
+    """Ends all of a run that nobody else attends, and forgets it once the backends confirm."""
+    from bridge.local.session import Session
+
+    run.order_deletion()
+    async with provider_of(target_of(run)) as provider:
+        await Session(run, provider).attend()
+    run.remove()
 
 
 async def objects_of(run: Run) -> list[Change]:
@@ -195,16 +252,27 @@ async def objects_of(run: Run) -> list[Change]:
     return await _observe(run)
 
 
+async def outcome_of(run: Run) -> Outcome:
+    """How a run stands."""
+    from bridge.local.outcome import judge
+
+    changes = await objects_of(run)
+    return judge(
+        [one.object for one in changes if one.kind == "Job"],
+        [one.object for one in changes if one.kind == "Pod"],
+    )
+
+
 async def _observe(run: Run) -> list[Change]:
     import asyncio
 
     from bridge.local.session import Session
 
-    async with provider_of(target_of(run), read_only=True) as provider:
+    async with onlooker_of(target_of(run)) as provider:
         session = Session(run, provider, observe=True)
         attending = asyncio.create_task(session.attend(), name="observe")
+        settled = asyncio.create_task(session.settled(provider.settled), name="settle")
         try:
-            settled = asyncio.create_task(session.settled())
             await asyncio.wait([attending, settled], return_when=asyncio.FIRST_COMPLETED)
             if attending.done():
                 attending.result()
@@ -216,4 +284,13 @@ async def _observe(run: Run) -> list[Change]:
             return found
         finally:
             attending.cancel()
+            settled.cancel()
             await asyncio.gather(attending, settled, return_exceptions=True)
+
+
+def bare_backends(config: Config) -> tuple[BackendConfig, ...]:
+    """A backend of each type that needs no configuration and is not configured."""
+    from bridge.config import BackendConfig
+
+    known = {word for one in config.backends for word in (one.name, one.type)}
+    return tuple(BackendConfig(name=one, type=one) for one in _bare_types() if one not in known)

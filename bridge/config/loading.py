@@ -224,9 +224,7 @@ class _Loading:
                 if near := nearest(key, _OWN_KEYS):
                     words = f'unknown key; did you mean "{near}"?'
                     self._add(join((*path, key)), words)
-        if backend is not None:
-            backend._options = options
-        return backend
+        return None if backend is None else backend.with_options(options)
 
     def _options(
         self, model: type[BaseModel] | None, rest: dict[str, Any], path: Path_

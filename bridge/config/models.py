@@ -89,6 +89,12 @@ class BackendConfig(_Strict):
         where no models were at hand."""
         return {} if self._options is None else self._options
 
+    def with_options(self, options: Any) -> BackendConfig:
+        """The same backend with these options of its type."""
+        made = self.model_copy()
+        made._options = options
+        return made
+
 
 class Config(_Strict):
     """All that can be configured."""

@@ -77,3 +77,17 @@ def judge(jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> Outcome:
             failed.append(f"pod/{pod['metadata']['name']}")
     code = ExitCode.FAILED if failed else ExitCode.SUCCEEDED
     return Outcome(over, code, tuple(failed))
+
+
+def exit_code_of(which: str, pods: Iterable[Manifest], otherwise: int) -> int:
+    """The exit code of one container's last run: `which` is POD or POD/CONTAINER, where POD is a
+    pod's name or its Job's. `otherwise` where it has none."""
+    name, _, container = which.partition("/")
+    for pod in pods:
+        if name not in (pod["metadata"]["name"], owner(pod)):
+            continue
+        for one in pod.get("status", {}).get("containerStatuses", ()):
+            ended = one.get("state", {}).get("terminated")
+            if ended is not None and container in ("", one["name"]):
+                return int(ended["exitCode"])
+    return otherwise

@@ -45,9 +45,14 @@ class Wanted:
 
     @property
     def digest(self) -> str:
-        """Changes with the manifests or the options: the same name with another one is refused."""
-        wanted = json.dumps([self.objects, self.options], sort_keys=True)
-        return hashlib.sha256(wanted.encode()).hexdigest()
+        """`digest` of what is wanted."""
+        return digest(self.objects, self.options)
+
+
+def digest(objects: Sequence[Manifest], options: dict[str, Any]) -> str:
+    """Changes with the manifests or the options: the same name with another one is refused."""
+    wanted = json.dumps([objects, options], sort_keys=True)
+    return hashlib.sha256(wanted.encode()).hexdigest()
 
 
 class Run:

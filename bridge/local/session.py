@@ -6,7 +6,7 @@ import asyncio
 import copy
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from bridge.agent.loop import Agent, ProviderNote
 from bridge.agent.provider import ProviderClient
@@ -25,6 +25,10 @@ NODE = "podbridge"
 PAUSE_RATIO = 4
 """A Job is looked at again no sooner than this many times as long as the last look took: many pods
 that change at once cost one look, and at most a fifth of a core."""
+
+
+SETTLE = 0.03
+"""Seconds without news after which nothing more is on its way within one process."""
 
 
 class Session:
@@ -54,6 +58,8 @@ class Session:
         )
         self._agent = Agent(self.store, provider, clock=clock, note=note)
         self._jobs_changed = asyncio.Event()
+        self._moved = asyncio.Event()
+        """Something has changed that may end the run."""
         self._dirty: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deleting = run.deleting
@@ -84,13 +90,19 @@ class Session:
         self.over.set()
         return self.outcome()
 
-    async def settled(self) -> None:
-        """Returns once all that can be known without waiting is known."""
+    async def settled(self, provider: Callable[[], Awaitable[None]]) -> None:
+        """Returns once all that can be known without waiting is known. `provider` returns once
+        the provider has nothing to do."""
         while True:
+            before = self.store.version
+            await provider()
             await self._agent.settled()
-            if not self._dirty:
+            # News may be on its way between the two.
+            await asyncio.sleep(SETTLE)
+            await provider()
+            await self._agent.settled()
+            if not self._dirty and self.store.version == before:
                 return
-            await asyncio.sleep(0)
 
     def outcome(self) -> Outcome:
         """How the run stands."""
@@ -105,7 +117,7 @@ class Session:
         self.store.complete = True
         for uid in list(self.store.pods):
             self.store.order_deletion(uid, grace)
-        self._jobs_changed.set()
+        self._moved.set()
 
     def _load(self) -> None:
         if self._deleting:
@@ -139,7 +151,7 @@ class Session:
         async for change in self.store.changes():
             if change.kind == "Pod" and (name := owner(change.object)):
                 self._pod_of_job_changed(change, name)
-            self._jobs_changed.set()
+            self._moved.set()
 
     def _pod_of_job_changed(self, change: Change, name: str) -> None:
         for reference in change.object["metadata"]["ownerReferences"]:
@@ -159,6 +171,7 @@ class Session:
                 if uid in self.store.jobs and not self._deleting:
                     self._decide(uid)
                 self._dirty.discard(uid)
+            self._moved.set()
             await asyncio.sleep(PAUSE_RATIO * (time.perf_counter() - began))
 
     def _decide(self, uid: str) -> None:
@@ -192,14 +205,12 @@ class Session:
             self._timers[uid] = asyncio.get_running_loop().call_later(delay, self._touch, uid)
 
     async def _until_over(self) -> None:
-        changes = self.store.changes()
-        async for _ in changes:
-            if not self._deleting and self._is_over():
-                return
-            if self._deleting:
-                break
-        await self._agent.settled()
-        await self._agent.emptied()
+        while not self._deleting and not self._is_over():
+            self._moved.clear()
+            await self._moved.wait()
+        if self._deleting:
+            await self._agent.settled()
+            await self._agent.emptied()
 
     def _is_over(self) -> bool:
         if self._dirty or self._observe:

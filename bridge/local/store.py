@@ -58,7 +58,8 @@ class Store:
             (one["kind"], one["metadata"].get("namespace", "default"), one["metadata"]["name"]): one
             for one in references
         }
-        self._version = 0
+        self.version = 0
+        """Rises with each change of a pod or Job."""
         self._watchers: set[asyncio.Queue[Change]] = set()
 
     # For whoever shows or controls the run.
@@ -233,8 +234,8 @@ class Store:
         self, what: Literal["ADDED", "MODIFIED", "DELETED"], kind: Kind, one: Manifest
     ) -> None:
         if kind in ("Pod", "Job"):
-            self._version += 1
-            one["metadata"]["resourceVersion"] = str(self._version)
+            self.version += 1
+            one["metadata"]["resourceVersion"] = str(self.version)
         change = Change(what, kind, one)
         for watcher in self._watchers:
             watcher.put_nowait(change)

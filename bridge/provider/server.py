@@ -122,11 +122,7 @@ class Server:
                     self._asked, channel.server_credentials(self._tls)
                 )
         except RuntimeError as error:
-            raise Invalid(
-                violations=[
-                    Violation("--listen", f"cannot listen on {self._asked}: the address is in use")
-                ]
-            ) from error
+            raise self._in_use() from error
         if not self._asked.startswith("unix:"):
             self.address = f"{self._asked.rpartition(':')[0]}:{port}"
         await self._server.start()
@@ -144,6 +140,10 @@ class Server:
         """Returns once it has stopped."""
         await self._server.wait_for_termination()
 
+    def _in_use(self) -> Invalid:
+        words = f"cannot listen on {self._asked}: the address is in use"
+        return Invalid(violations=[Violation("--listen", words)])
+
     def _socket(self) -> Path | None:
         if not self._asked.startswith("unix:"):
             return None
@@ -154,8 +154,10 @@ class Server:
         if path is None:
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
-            # Left by a provider that was killed.
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            # gRPC would take the path over from a provider that listens there.
+            if _answers(path):
+                raise self._in_use()
             path.unlink()
 
     def _protect_socket(self) -> None:

@@ -40,9 +40,20 @@ class Provider:
         self._tracker = tracker
         self._max_run = max_run
 
+    @property
+    def read_only(self) -> bool:
+        """Whether it looks and tells, and changes nothing at any backend."""
+        return self._tracker.read_only
+
     async def run(self) -> None:
         """Sees to the pods until cancelled."""
         await self._tracker.run()
+
+    async def settled(self) -> None:
+        """Returns once every backend is listed and no pod has a step due now."""
+        for backend in self._tracker.backends.values():
+            await backend.synced.wait()
+        await self._tracker.queue.settled()
 
     async def create_pod(self, request: pb.CreatePodRequest) -> pb.CreatePodResponse:
         """`CreatePod`."""

@@ -53,7 +53,7 @@ class Tracker:
         self.clock = clock
         self.queue: KeyedQueue[Key] = KeyedQueue(self._step, name="pod")
         self.epoch = new_epoch()
-        self._read_only = read_only
+        self.read_only = read_only
         self._journals: dict[tuple[str, str], Journal] = {}
         self._waiting: dict[Key, None] = {}
         for one in backends:
@@ -214,7 +214,7 @@ class Tracker:
             record.ended = True
             self._settle(record)
             return False
-        if backend is None or record.workload is None or self._read_only:
+        if backend is None or record.workload is None or self.read_only:
             self._publish(record)
             return False
         if lacking := "" if record.counted else no_room(backend.place, record.size):
@@ -234,7 +234,7 @@ class Tracker:
         now = self.clock()
         self._count(record, backend)
         due = plan(record.workload, record.observed, now, record.stop)
-        if not self._read_only:
+        if not self.read_only:
             for container, grace in due.kill:
                 if _is_news(record, container, now, grace):
                     await backend.containers.kill(record.identity, container, grace)
@@ -286,7 +286,7 @@ class Tracker:
                 wake = end
         seen = record.observed
         ended = seen is not None and seen.ended
-        if stop is not None and not ended and not self._read_only:
+        if stop is not None and not ended and not self.read_only:
             grace = max(0.0, stop.at + stop.grace - now)
             if _is_news(record, "", now, grace):
                 await backend.stop(record.identity, grace)
@@ -301,7 +301,7 @@ class Tracker:
 
     async def _remove(self, record: Record) -> float | None:
         """An ended pod that is to be deleted goes once its facts are safe."""
-        if not (record.deleting and record.ended_acked) or self._read_only:
+        if not (record.deleting and record.ended_acked) or self.read_only:
             return None
         if record.backend is not None and (record.tried or record.launched_at is not None):
             await record.backend.delete(record.identity)

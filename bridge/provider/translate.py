@@ -22,6 +22,7 @@ from bridge.workload import (
     EnvVar,
     File,
     Files,
+    HostPath,
     Identity,
     Mount,
     Port,
@@ -404,6 +405,8 @@ def _volumes(
         elif any(kind in volume for kind in _FILLED):
             words = f'the request carries no content for volume "{name}"'
             violations.append(Violation(where, words))
+        elif host := volume.get("hostPath"):
+            out.append(HostPath(name, host["path"], host.get("type") or ""))
         elif "emptyDir" in volume or len(volume) == 1:
             out.append(_empty_dir(name, volume.get("emptyDir") or {}, where, violations))
     return tuple(out)

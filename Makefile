@@ -1,0 +1,56 @@
+# The two that matter: `make demo` shows it, `make test` proves it. Both make what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test unit check format generate bench lock clean help
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
+
+$(STAMP): requirements.lock requirements-dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there: install Python 3.11 or newer"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 2; }
+	@echo "making $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV) || { echo "error: Python's venv module is missing (Debian: apt install python3-venv)"; exit 2; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)   ## see it work: no account, no cluster
+	@$(BIN)/podbridge demo
+
+test: $(STAMP)   ## everything
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+unit: $(STAMP)   ## what needs no process of its own
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
+check: $(STAMP)  ## format, lint, types, import rules, generated files up to date
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+	@$(BIN)/python tools/generate.py --check
+	@$(BIN)/python tools/capability_matrix.py --check
+
+format: $(STAMP) ## format and mend what can be mended
+	@$(BIN)/ruff format -q .
+	@$(BIN)/ruff check -q --fix .
+
+generate: $(STAMP) ## stubs from proto/, the capability matrix
+	@$(BIN)/python tools/generate.py
+	@$(BIN)/python tools/capability_matrix.py
+
+bench: $(STAMP)  ## the figures of the README, with this machine's size
+	@$(BIN)/python tools/bench.py
+
+lock: $(STAMP)   ## the lock files anew, from pyproject.toml
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	@$(BIN)/python tools/lock.py
+
+clean:           ## what make has made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

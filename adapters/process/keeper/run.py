@@ -1,0 +1,302 @@
+"""A keeper: the process that stands beside one run of one container, whoever else comes and goes.
+
+It takes the run's lock, marks it as started, runs the command, writes the log, obeys stop requests,
+ends what the command leaves behind, and publishes the exit. Only then does it let the lock go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from . import child, files, output, system, tree
+
+if TYPE_CHECKING:
+    from .spec import RunSpec
+
+_GLANCE = 2.0
+"""Seconds between looks at whether the run's directory is still there: somebody may have removed
+it, and then nobody will ever ask for this container again."""
+_MESSAGE = 4096
+"""Bytes of a termination message: Kubernetes' MaxContainerTerminationMessageLength."""
+_FALLBACK = (80, 2048)
+"""Lines and bytes of a log that stands for one: MaxContainerTerminationMessageLog{Lines,Length}."""
+_START_NOTICE = 0.1
+"""Seconds that a provider is given to take a notice before it is left to its next look. Meanwhile
+the container may wait for its output to be taken."""
+_EXIT_NOTICE = 5.0
+"""The same at the end, when nothing waits any more."""
+
+
+class Keeper:
+    """One run. Its lock is held by the caller."""
+
+    def __init__(self, spec: RunSpec, directory: int) -> None:
+        self._spec = spec
+        self._directory = directory
+        self._pid = 0
+        self._status: int | None = None
+        self._kill_at: float | None = None
+        self._stopping = False
+        self._started = time.time()
+        self._failure = b""
+        log = os.open(
+            files.LOG, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._directory
+        )
+        self._log_file = log
+        self._log = output.Log(log)
+        self._poll = select.poll()
+        self._streams: dict[int, output.Stream] = {}
+
+    def prepare(self) -> None:
+        """Makes all that a run needs on disk, the mark that it started last."""
+        message = os.open(
+            files.MESSAGE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._directory
+        )
+        # The container may run as any user; the directory above keeps all others out.
+        os.fchmod(message, 0o666)
+        os.close(message)
+        with contextlib.suppress(OSError):
+            # A file system without fallocate: then only a full disk at the end can lose the exit.
+            files.reserve(files.EXIT, self._directory)
+        self._control = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(files.CONTROL, dir_fd=self._directory)
+        self._control.bind(f"/proc/self/fd/{self._directory}/{files.CONTROL}")
+        self._started = time.time()
+        mark = {"keeper": os.getpid(), "started_at": self._started, "boot": tree.boot()}
+        files.publish(files.STARTED, self._directory, mark, sync=True)
+
+    def start(self) -> None:
+        """Starts the command's process."""
+        system.adopt_orphans()
+        wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        out, out_end = os.pipe2(os.O_CLOEXEC)
+        err, err_end = os.pipe2(os.O_CLOEXEC)
+        status, status_end = os.pipe2(os.O_CLOEXEC)
+        gate, gate_end = os.pipe2(os.O_CLOEXEC)
+        # A stop that comes before the command is there waits for it, instead of being ignored.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._pid = os.fork()
+        if not self._pid:
+            os.close(gate_end)
+            # Nothing of the command may happen before its process is on record.
+            if os.read(gate, 1):
+                child.become(self._spec, (out_end, err_end), status_end)
+            os._exit(128)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for descriptor in (out_end, err_end, status_end, gate):
+            os.close(descriptor)
+        record = {
+            "pid": self._pid,
+            "start_time": tree.start_time(self._pid),
+            "namespaces": self._spec["namespaces"],
+        }
+        files.publish(files.PROCESS, self._directory, record, sync=False)
+        os.write(gate_end, b".")
+        os.close(gate_end)
+        self._wake, self._child_status = wake, status
+        self._streams = {
+            out: output.Stream("stdout", self._log),
+            err: output.Stream("stderr", self._log),
+        }
+        for descriptor in (wake, status, out, err, self._control.fileno()):
+            os.set_blocking(descriptor, False)
+            self._poll.register(descriptor, select.POLLIN)
+
+    def keep(self) -> None:
+        """Stands by until the command's process has ended, and all that it left."""
+        while self._status is None:
+            for descriptor, _ in self._poll.poll(self._patience() * 1000):
+                self._serve(descriptor)
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                tree.kill_descendants()
+                self._kill_at = time.monotonic() + _GLANCE
+            if os.fstat(self._directory).st_nlink == 0:
+                tree.kill_descendants()
+        tree.kill_all()
+        for descriptor in list(self._streams):
+            while self._read(descriptor):
+                pass
+            self._streams[descriptor].end()
+        self._failure += _available(self._child_status)
+
+    def _patience(self) -> float:
+        if self._kill_at is None:
+            return _GLANCE
+        return min(_GLANCE, max(0.0, self._kill_at - time.monotonic()) + 0.001)
+
+    def _serve(self, descriptor: int) -> None:
+        if descriptor in self._streams:
+            if not self._read(descriptor):
+                self._poll.unregister(descriptor)
+        elif descriptor == self._wake:
+            _available(descriptor)
+            self._reap()
+        elif descriptor == self._control.fileno():
+            self._obey()
+        elif data := _available(descriptor):
+            self._failure += data
+        else:
+            self._poll.unregister(descriptor)
+
+    def _read(self, descriptor: int) -> bool:
+        """Takes what is there; False at the end (or where nothing is there now)."""
+        data = _available(descriptor)
+        if data:
+            self._streams[descriptor].feed(data)
+        return bool(data)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self._pid:
+                    self._status = status
+
+    def _obey(self) -> None:
+        try:
+            grace = float(json.loads(self._control.recv(4096))["grace"])
+        except (OSError, ValueError, KeyError, TypeError):
+            # Not one of ours: only this user can send here, so it is an accident.
+            return
+        at = time.monotonic() + grace
+        if grace > 0 and not self._stopping:
+            self._signal(self._spec["stop_signal"])
+        self._stopping = True
+        self._kill_at = at if self._kill_at is None else min(at, self._kill_at)
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._pid, number)
+        except ProcessLookupError:
+            # It has not made its own group yet, or has just ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    def result(self) -> files.Json:
+        """How it ended, as it is published."""
+        status = self._status or 0
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        code = 128 + number if number else os.WEXITSTATUS(status)
+        reason = "Error" if code else "Completed"
+        if self._failure:
+            code, number, reason = 128, 0, "StartError"
+            message = self._failure.decode("utf-8", "replace")
+        else:
+            message = self._message(code)
+        return {
+            "code": code,
+            "signal": number,
+            "reason": reason,
+            "started_at": self._started,
+            "finished_at": max(time.time(), self._started),
+            "message": message,
+        }
+
+    def _message(self, code: int) -> str:
+        data = b""
+        if self._spec["namespaces"] and self._spec["message_path"]:
+            with contextlib.suppress(OSError):
+                data = _tail(files.MESSAGE, self._directory, _MESSAGE)
+        if not data and code and self._spec["logs_as_message"]:
+            return output.last_lines(self._log_file, *_FALLBACK)
+        return data.decode("utf-8", "replace")
+
+    def finish(self) -> None:
+        """Publishes the exit."""
+        result = self.result()
+        try:
+            files.publish(files.EXIT, self._directory, result, sync=True)
+        except FileNotFoundError:
+            # The run's directory was removed: nobody wants to know.
+            return
+        except OSError:
+            # A full disk: the code matters more than the words.
+            short = {**result, "message": ""}
+            with contextlib.suppress(OSError):
+                files.publish(files.EXIT, self._directory, short, sync=False)
+
+
+def _available(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, output.CHUNK)
+    except BlockingIOError:
+        return b""
+
+
+def _tail(name: str, directory: int, limit: int) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        size = os.fstat(descriptor).st_size
+        return os.pread(descriptor, limit, max(0, size - limit))
+    finally:
+        os.close(descriptor)
+
+
+def tell(notify: str, pod: str, patience: float) -> None:
+    """Says to every provider that listens here that something of that pod has changed."""
+    with contextlib.suppress(FileNotFoundError):
+        directory = os.open(notify, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            # The kernel's own time limit: Python's would spin, because a socket that is not
+            # connected always counts as ready to send.
+            seconds, rest = divmod(patience, 1)
+            limit = struct.pack("@ll", int(seconds), int(rest * 1_000_000))
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            for name in os.listdir(directory):
+                with contextlib.suppress(OSError):
+                    # A provider that has gone or is too busy: its next look finds it all.
+                    sender.sendto(pod.encode(), f"/proc/self/fd/{directory}/{name}")
+        os.close(directory)
+
+
+def _claim(spec: RunSpec, answer: socket.socket) -> int | None:
+    """The run's directory, its lock held; None (and why, in the answer) where there is no work."""
+    try:
+        directory = os.open(spec["run"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        answer.sendall(b"gone")
+        return None
+    if files.lock(directory, create=True) is None or files.exists(files.STARTED, directory):
+        answer.sendall(b"exists")
+        return None
+    if files.exists(f"../../{files.DELETING}", directory) or not os.path.exists(spec["run"]):
+        answer.sendall(b"gone")
+        return None
+    return directory
+
+
+def keep(spec: RunSpec, answer: socket.socket) -> None:
+    """A keeper's life. `answer` is told as soon as the run is on record as started."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # It goes when its container has gone; a shutdown's signals reach the container too.
+        signal.signal(number, signal.SIG_IGN)
+    directory = _claim(spec, answer)
+    if directory is None:
+        return
+    try:
+        keeper = Keeper(spec, directory)
+        keeper.prepare()
+    except OSError as error:
+        # Nothing has happened and nothing says so: whoever asked may ask again.
+        answer.sendall(f"error: {error}".encode())
+        return
+    answer.sendall(b"started")
+    answer.close()
+    keeper.start()
+    tell(spec["notify"], spec["pod"], _START_NOTICE)
+    keeper.keep()
+    keeper.finish()
+    tell(spec["notify"], spec["pod"], _EXIT_NOTICE)

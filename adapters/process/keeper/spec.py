@@ -1,0 +1,43 @@
+"""What the provider tells a keeper. Read by type checkers only."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class MountSpec(TypedDict):
+    """One mount of a volume."""
+
+    source: str
+    """The volume's directory."""
+    path: str
+    sub_path: str
+    read_only: bool
+
+
+class RunSpec(TypedDict):
+    """One run of one container."""
+
+    run: str
+    """The run's directory, `<pod>/containers/<name>.<restart>`; it exists."""
+    notify: str
+    """The directory of the sockets that are told of changes."""
+    pod: str
+    """What they are told: `<cluster>/<uid>.<attempt>`."""
+    argv: list[str]
+    environment: dict[str, str]
+    cwd: str
+    mounts: list[MountSpec]
+    namespaces: bool
+    hostname: str
+    message_path: str
+    """Empty: no termination message."""
+    logs_as_message: bool
+    stop_signal: int
+    user: int | None
+    group: int | None
+    groups: list[int] | None
+    """Supplementary groups; None: as they are."""
+    no_new_privileges: bool
+    drop_capabilities: list[int]
+    read_only_root: bool

@@ -1,0 +1,125 @@
+"""Ending a container's processes, all of them and no other.
+
+While its keeper lives every process of the container is a descendant of it, orphans included. When
+the keeper was killed they are found again by what cannot be reused: the mount of the run's own
+termination message, which each of them sees, or else the command's session.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_START = 19
+"""The place of `starttime` in /proc/PID/stat (proc(5)), counted after the name's last bracket."""
+_STATE = 0
+_PARENT = 1
+_SESSION = 3
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot: with it a pid names one process only."""
+    found = _stat(pid)
+    return int(found[_START]) if found else None
+
+
+def boot() -> str:
+    """This boot of the machine."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _processes() -> dict[int, list[str]]:
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (fields := _stat(int(name))):
+            found[int(name)] = fields
+    return found
+
+
+def _descendants(roots: set[int], processes: dict[int, list[str]]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid, fields in processes.items():
+        children.setdefault(int(fields[_PARENT]), []).append(pid)
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child not in found:
+                found.add(child)
+                waiting.append(child)
+    return found
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def kill_descendants() -> int:
+    """Kills every descendant of this process; how many there were that could be killed."""
+    processes = _processes()
+    return sum(_kill(pid) for pid in _descendants({os.getpid()}, processes))
+
+
+def kill_all() -> None:
+    """Kills every descendant of this process and waits until there is none.
+
+    What may not be killed (it runs as another user) is not waited for.
+    """
+    while True:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            if not kill_descendants():
+                return
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _sees(pid: int, marker: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return any(marker in line for line in file)
+    except OSError:
+        # It has ended meanwhile, or is somebody else's: then it is not ours to end.
+        return False
+
+
+def _orphans(pid: int, started: int, marker: str) -> set[int]:
+    processes = _processes()
+    if marker:
+        found = {one for one in processes if _sees(one, marker)}
+    else:
+        leader = processes.get(pid)
+        if leader is not None and int(leader[_START]) != started:
+            return set()
+        found = {
+            one
+            for one, fields in processes.items()
+            if int(fields[_SESSION]) == pid and int(fields[_START]) >= started
+        }
+    found |= _descendants(found, processes)
+    # A zombie has ended: whether its parent looks is not ours to say.
+    return {one for one in found if processes[one][_STATE] != "Z"} - {os.getpid()}
+
+
+def kill_orphans(pid: int, started: int, marker: str) -> bool:
+    """Kills what a dead keeper has left: True where nothing is left.
+
+    `pid` and `started` are the command's process; `marker` is what the list of mounts of each of
+    its processes holds, empty where it had no mounts of its own.
+    """
+    return sum(_kill(one) for one in _orphans(pid, started, marker)) == 0

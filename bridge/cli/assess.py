@@ -1,0 +1,246 @@
+"""What backends make of manifests, asked before anything is started."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bridge.errors import BridgeError, Invalid, Unsupported, Violation
+
+if TYPE_CHECKING:
+    from bridge.adapter import Adapter
+    from bridge.config import BackendConfig
+    from bridge.local.manifests import Loaded, Objects
+    from bridge.local.store import Store
+    from bridge.pods import Manifest
+    from bridge.provider.capabilities import Assessment
+
+OPENING = 10.0
+"""Seconds that a backend may take to say what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one backend makes of one object. Fields are those of the object's own manifest."""
+
+    backend: str
+    simulated: bool
+    loaded: Loaded
+    violations: tuple[Violation, ...] = ()
+    """Why it cannot run it: every field, with the file."""
+    approximations: tuple[Violation, ...] = ()
+    """What will be different: `field: words`, with the file."""
+    problem: str = ""
+    """Why the backend itself could not be asked: its fields were judged by its table alone."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether the backend can run the object."""
+        return not self.violations
+
+    @property
+    def result(self) -> str:
+        """`runs`, `runs, approximated` or `refused`."""
+        if self.violations:
+            return "refused"
+        words = "runs, approximated" if self.approximations else "runs"
+        return f"{words} (simulated)" if self.simulated else words
+
+    @property
+    def object(self) -> str:
+        """`job/words`."""
+        obj = self.loaded.obj
+        return f"{obj['kind'].lower()}/{obj['metadata']['name']}"
+
+
+def assess_objects(objects: Objects, backends: Sequence[BackendConfig]) -> list[Verdict]:
+    """What each backend makes of each object, where every object has one that can run it.
+
+    Where a pod names backends itself only those count. Raises one Invalid or Unsupported with all
+    that is wrong, each with its file.
+    """
+    verdicts = asyncio.run(assess(objects, backends))
+    wrong: list[Violation] = []
+    invalid = False
+    for loaded in (*objects.pods, *objects.jobs, *objects.cronjobs):
+        mine = [one for one in verdicts if one.loaded is loaded]
+        try:
+            names = eligible_for(loaded, backends)
+        except Invalid as error:
+            invalid = True
+            wrong += [
+                replace(one, field=_field(loaded, one.field), source=loaded.source)
+                for one in error.violations or (Violation("", error.message),)
+            ]
+            continue
+        mine = [one for one in mine if one.backend in names]
+        if any(one.possible for one in mine):
+            continue
+        for one in mine:
+            said = f" (backend {one.backend})" if len(mine) > 1 else ""
+            wrong += [replace(each, message=each.message + said) for each in one.violations]
+    if wrong:
+        raise (Invalid if invalid else Unsupported)(violations=wrong)
+    return verdicts
+
+
+def eligible_for(loaded: Loaded, backends: Sequence[BackendConfig]) -> list[str]:
+    """The names of the backends that an object's pods may be placed on. Invalid."""
+    from bridge.provider.placement import Place, eligible, wanted
+    from bridge.provider.registry import module
+
+    places = [
+        Place(one.name, one.type, simulated=module(one.type).Adapter.simulated) for one in backends
+    ]
+    return [place.name for place in eligible(places, wanted(pod_template(loaded.obj)))]
+
+
+async def assess(objects: Objects, backends: Sequence[BackendConfig]) -> list[Verdict]:
+    """What each backend makes of each Pod, Job and CronJob: by backend, then in their order."""
+    from bridge.local.session import NODE
+    from bridge.local.store import Store
+
+    references = [one.obj for one in (*objects.configmaps.values(), *objects.secrets.values())]
+    store = Store(str(uuid.uuid4()), NODE, references)
+    wanted = [
+        (loaded, _pod(loaded.obj)) for loaded in (*objects.pods, *objects.jobs, *objects.cronjobs)
+    ]
+    answers = await asyncio.gather(*(_ask(store, one, wanted) for one in backends))
+    return [verdict for answer in answers for verdict in answer]
+
+
+async def _ask(
+    store: Store, config: BackendConfig, wanted: Sequence[tuple[Loaded, Manifest]]
+) -> list[Verdict]:
+    from bridge.provider.registry import make
+
+    adapter = make(config)
+    problem = ""
+    try:
+        async with asyncio.timeout(OPENING):
+            await adapter.open()
+    except TimeoutError:
+        problem = "it does not answer"
+    except BridgeError as error:
+        problem = error.message
+    try:
+        out = []
+        for loaded, pod in wanted:
+            found = await _assessment(store, config, adapter, pod, opened=not problem)
+            out.append(_verdict(config, adapter, loaded, found, problem))
+        return out
+    finally:
+        if not problem:
+            await adapter.close()
+
+
+async def _assessment(
+    store: Store, config: BackendConfig, adapter: Adapter, pod: Manifest, *, opened: bool
+) -> Assessment:
+    """What a backend makes of one pod."""
+    from bridge.agent.request import Builder, NotReady, identity
+    from bridge.provider import capabilities
+    from bridge.provider.placement import Place, candidates
+    from bridge.provider.translate import pod_request, translate
+
+    if tokens := _token_fields(pod):
+        words = "service account tokens need a cluster"
+        table = capabilities.assess(adapter, pod)
+        own = tuple(Violation(one, words) for one in tokens)
+        return capabilities.Assessment(table.violations + own, table.approximations)
+    try:
+        request = await Builder(store, time.time).create(pod, identity(store, pod), time.time())
+        workload = translate(request, pod, start_time=None)
+    except NotReady as missing:
+        return capabilities.Assessment((Violation("", str(missing)),))
+    except BridgeError as error:
+        return capabilities.Assessment(error.violations or (Violation("", error.message),))
+    if opened:
+        found = capabilities.judge(adapter, pod, workload)
+    else:
+        # What only the backend itself could say is not known.
+        found = capabilities.assess(adapter, pod)
+    limits = {"pods": config.max_pods, "cpu": config.cpu, "memory": config.memory}
+    place = Place(config.name, config.type, {k: v for k, v in limits.items() if v is not None})
+    try:
+        candidates([place], {config.name: found}, pod_request(workload))
+    except Unsupported as error:
+        sized = tuple(replace(one, source="") for one in error.violations)
+        return capabilities.Assessment(sized, found.approximations)
+    return found
+
+
+def _token_fields(pod: Manifest) -> list[str]:
+    return [
+        f"spec.volumes[{at}].projected.sources[{index}].serviceAccountToken"
+        for at, volume in enumerate(pod["spec"].get("volumes") or ())
+        for index, source in enumerate((volume.get("projected") or {}).get("sources") or ())
+        if "serviceAccountToken" in source
+    ]
+
+
+# Between an object and its pods.
+
+
+def _verdict(
+    config: BackendConfig, adapter: Adapter, loaded: Loaded, found: Assessment, problem: str
+) -> Verdict:
+    return Verdict(
+        config.name,
+        adapter.simulated,
+        loaded,
+        tuple(
+            Violation(_field(loaded, one.field), one.message, loaded.source)
+            for one in found.violations
+        ),
+        tuple(
+            Violation(_field(loaded, field), words, loaded.source)
+            for field, words in found.approximations
+            if not _made(loaded.obj, field)
+        ),
+        problem,
+    )
+
+
+_PREFIX = {"Pod": "", "Job": "spec.template.", "CronJob": "spec.jobTemplate.spec.template."}
+
+
+def pod_template(obj: Manifest) -> Manifest:
+    """A Pod itself, or the pod template of what makes pods."""
+    if obj["kind"] == "CronJob":
+        obj = obj["spec"]["jobTemplate"]
+    found: Manifest = obj if obj.get("kind") == "Pod" else obj["spec"]["template"]
+    return found
+
+
+def _field(loaded: Loaded, field: str) -> str:
+    return _PREFIX[loaded.obj["kind"]] + field if re.match(r"(spec|metadata)\b", field) else field
+
+
+def _made(obj: Manifest, field: str) -> bool:
+    """Whether the Job controller wrote a field, not the author: nothing to tell anybody."""
+    return field == "spec.hostname" and "hostname" not in pod_template(obj)["spec"]
+
+
+def _pod(obj: Manifest) -> Manifest:
+    """One pod as it would be created: of a Job its first one."""
+    if obj["kind"] == "Pod":
+        pod = copy.deepcopy(obj)
+        pod["metadata"]["uid"] = str(uuid.uuid4())
+        return pod
+    from bridge.local.jobs.cronjobs import from_cronjob
+    from bridge.local.jobs.model import JobView
+    from bridge.local.jobs.orders import PodFactory
+    from bridge.pods.defaults import with_defaults
+
+    now = time.time()
+    job = with_defaults(from_cronjob(obj, now)) if obj["kind"] == "CronJob" else copy.deepcopy(obj)
+    job["metadata"]["uid"] = str(uuid.uuid4())
+    view = JobView.of(job)
+    return PodFactory(view, job).build(0 if view.indexed else None, 0, {})

@@ -1,0 +1,251 @@
+"""Attending a run: the session, its control socket, what people see of it, and signals.
+
+A run belongs to nobody's terminal. The process that attends it is the one that was typed, or one of
+its own in the background; whoever watches from elsewhere follows the same changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bridge.cli.follow import LogFollower
+from bridge.cli.view.closing import gather
+from bridge.cli.wiring import Target, provider_of
+from bridge.errors import Unavailable
+from bridge.local.control import ControlServer
+from bridge.local.outcome import ExitCode, exit_code_of
+from bridge.local.session import NODE, Session
+from bridge.rpc.v1 import pod_pb2
+from bridge.rpc.v1 import provider_pb2 as pb
+
+if TYPE_CHECKING:
+    from bridge.agent.loop import ProviderNote
+    from bridge.agent.provider import ProviderClient
+    from bridge.cli.view import View
+    from bridge.local.runs import Run
+    from bridge.local.store import Change
+    from bridge.pods import Manifest
+
+FIRST_ANSWER = 10.0
+"""Seconds that a provider at an address may take to answer before nothing is started."""
+NOBODY = "00000000-0000-0000-0000-000000000000"
+"""A cluster that no run belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a run is to be seen and left."""
+
+    logs: Literal["all", "failed", "none"] = "all"
+    timeout: float | None = None
+    """Seconds, after which the run is deleted."""
+    junit: Path | None = None
+    exit_code_from: str = ""
+    """POD or POD/CONTAINER whose exit code is the command's."""
+
+
+async def reachable(target: Target) -> None:
+    """Unavailable where nobody answers at the target's address."""
+    request = pb.WatchNodeRequest(cluster=NOBODY, node=NODE)
+    async with provider_of(target) as provider:
+        try:
+            async with asyncio.timeout(FIRST_ANSWER):
+                async for _ in provider.watch_node(request):
+                    return
+        except TimeoutError:
+            raise Unavailable(f"the provider at {target.provider} does not answer") from None
+        except Unavailable as error:
+            words = f"the provider at {target.provider} does not answer: {error}"
+            raise Unavailable(words) from None
+
+
+async def attend(
+    run: Run,
+    target: Target,
+    view: View,
+    manner: Manner,
+    *,
+    note: Callable[[ProviderNote], None] | None = None,
+    beside: Callable[[Session], Awaitable[None]] | None = None,
+) -> int:
+    """Attends a run to its end; returns the exit code. The caller holds the run's lock.
+
+    `note` hears of the provider instead of the view; `beside` goes on as long as the run does.
+    """
+    async with provider_of(target) as provider:
+        session = Session(run, provider, note=note or view.note)
+        control = ControlServer(session)
+        await control.start()
+        signals = _Signals(session.delete, view)
+        deadline = _Deadline(manner.timeout, session, view)
+        showing = asyncio.create_task(
+            show(session.store.changes(), session.over, view, provider, run, manner)
+        )
+        accompanying = asyncio.create_task(beside(session)) if beside else None
+        try:
+            outcome = await session.attend()
+            await showing
+            code = int(outcome.code)
+            if deadline.fired:
+                code = int(ExitCode.TIMEOUT)
+            elif signals.first is not None:
+                code = 128 + signals.first
+            elif manner.exit_code_from:
+                code = exit_code_of(manner.exit_code_from, session.store.pods.values(), code)
+            await conclude(run, view, provider, manner, code)
+        finally:
+            ours = [task for task in (showing, accompanying) if task is not None]
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
+            deadline.close()
+            signals.close()
+            await control.stop()
+            if run.deleting:
+                run.remove()
+            run.release()
+    return code
+
+
+async def show(
+    changes: AsyncIterator[Change],
+    over: asyncio.Event,
+    view: View,
+    provider: ProviderClient,
+    run: Run,
+    manner: Manner,
+) -> None:
+    """Feeds the view until the run is over and every log is printed to its last byte."""
+    follower = LogFollower(
+        provider,
+        view.log,
+        mode=manner.logs,
+        cluster=run.wanted.uid,
+        ended=view.log_ended,
+        problem=view.say,
+        room=view.room,
+    )
+    ending = asyncio.create_task(over.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(changes, None))
+            await asyncio.wait([following, ending], return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                break
+            if (change := following.result()) is None:
+                break
+            view.change(change)
+            if change.kind == "Pod":
+                follower.change(change)
+        await follower.drain()
+    finally:
+        ending.cancel()
+        await follower.close()
+
+
+async def conclude(
+    run: Run, view: View, provider: ProviderClient, manner: Manner, code: int
+) -> None:
+    """The last words, and the report that was asked for."""
+
+    async def tail(pod: Manifest, container: str, lines: int, previous: bool) -> bytes:
+        return await read_log(provider, run, pod, container, lines, previous)
+
+    ends = [pod.finished for pod in view.model.pods.values() if pod.finished]
+    seconds = max(0.0, max(ends, default=time.time()) - run.wanted.created)
+    if len(ends) < len(view.model.pods) or time.time() - run.wanted.created < seconds + 2:
+        # It ends just now: exactly, where Kubernetes' own times are whole seconds.
+        seconds = time.time() - run.wanted.created
+    await view.finish(await gather(view.model, run.name, code, seconds, tail))
+    if manner.junit is not None:
+        from bridge.cli.view import junit
+
+        await junit.write(manner.junit, view.model, run.name, tail)
+
+
+async def read_log(
+    provider: ProviderClient,
+    run: Run,
+    pod: Manifest,
+    container: str,
+    lines: int,
+    previous: bool,
+) -> bytes:
+    """The last lines of a container's log."""
+    metadata = pod["metadata"]
+    attempt = metadata.get("annotations", {}).get("podbridge.io/attempt", "0")
+    who = pod_pb2.PodIdentity(
+        cluster=run.wanted.uid,
+        node=NODE,
+        namespace=metadata.get("namespace", "default"),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        attempt=int(attempt),
+    )
+    request = pb.GetContainerLogsRequest(
+        pod=who, container=container, tail_lines=lines, previous=previous
+    )
+    return b"".join([piece.content async for piece in provider.get_container_logs(request)])
+
+
+class _Signals:
+    """SIGINT and SIGTERM delete, a second one kills; SIGHUP only takes the terminal away."""
+
+    def __init__(self, on_delete: Callable[[float | None], None], view: View) -> None:
+        self._on_delete = on_delete
+        self._view = view
+        self.first: int | None = None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _stop(self, number: int) -> None:
+        if self.first is None:
+            self.first = number
+            self._view.say("stopping the run's pods; press Ctrl-C once more to kill them")
+            self._on_delete(None)
+        else:
+            self._view.say("killing the run's pods")
+            self._on_delete(0.0)
+
+    def _hang_up(self) -> None:
+        self._view.detach()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        os.close(null)
+
+    def close(self) -> None:
+        """Gives the signals back."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+class _Deadline:
+    """`--timeout`: deletes the run when its time is over."""
+
+    def __init__(self, seconds: float | None, session: Session, view: View) -> None:
+        self._session, self._view = session, view
+        self.fired = False
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._fire) if seconds is not None else None
+
+    def _fire(self) -> None:
+        self.fired = True
+        self._view.say("the time given by --timeout is over: stopping the run's pods")
+        self._session.delete()
+
+    def close(self) -> None:
+        """Takes the timer away."""
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,57 @@
+"""Leaving a run to a process of its own in the background."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from bridge.errors import Unavailable
+
+
+def leave_to_background(log: Path, work: Callable[[], int], ready: Callable[[], bool]) -> None:
+    """Runs `work` in a process of its own session, whose words go to `log`.
+
+    `ready` is called there first and says whether the work can begin; this call returns once it
+    has. Must be called before any thread or event loop is started.
+    """
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            answer = pipe.read(1)
+        os.wait()
+        if answer != b"1":
+            raise Unavailable(f"the process in the background could not begin; see {log}")
+        return
+    os.close(reading)
+    os.setsid()
+    # The second fork leaves no child of ours behind, and no session leader that could get a
+    # terminal again.
+    if os.fork():
+        os._exit(0)
+    _redirect(log)
+    code = 1
+    try:
+        if ready():
+            os.write(writing, b"1")
+        os.close(writing)
+        code = work()
+    except BaseException:  # noqa: BLE001 - the last frame of a process without a parent
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _redirect(log: Path) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(null)
+    os.close(out)

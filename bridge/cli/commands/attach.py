@@ -1,0 +1,60 @@
+"""`podbridge attach`: come back to a run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_EXAMPLES = """
+\b
+Examples:
+  podbridge attach nightly
+  podbridge attach nightly --logs failed --junit report.xml
+
+Ctrl-C stops watching, not the run. A run that nobody attends (after a crash or a reboot) goes on
+from where it was: nothing runs twice.
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("name", metavar="RUN")
+@click.option("--logs", type=click.Choice(["all", "failed", "none"]), default="all")
+@click.option("--timeout", metavar="TIME", help="Stop watching after this time: exit 124.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the containers' output.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write a report.")
+def command(
+    name: str, logs: Any, timeout: str | None, output: Any, quiet: bool, junit: Path | None
+) -> int:
+    """Come back to a run without losing a line; exit as the run does."""
+    from bridge.cli.attend import Manner, attend
+    from bridge.cli.launch import known_run, seconds_of, start_in_background
+    from bridge.cli.view import make_view
+    from bridge.cli.watch import watch
+    from bridge.cli.wiring import outcome_of, target_of
+
+    run = known_run(name)
+    if junit is not None:
+        from bridge.cli.view.junit import check_writable
+
+        check_writable(junit)
+    manner = Manner(logs, seconds_of(timeout), junit)
+    target = target_of(run)
+    if run.attendant is None:
+        if run.deleting or asyncio.run(outcome_of(run)).over:
+            view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
+            try:
+                if run.attend():
+                    return asyncio.run(attend(run, target, view, manner))
+            finally:
+                view.close()
+        start_in_background(run, target, Manner())
+    view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
+    try:
+        return asyncio.run(watch(run, view, manner))
+    finally:
+        view.close()

@@ -1,0 +1,201 @@
+"""`podbridge backends`: where pods can run, and what each place can do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bridge.cli.output import format_option
+from bridge.errors import BridgeError, Invalid, Violation
+
+if TYPE_CHECKING:
+    from bridge.config import BackendConfig, Config
+
+OPENING = 10.0
+"""Seconds that a backend may take to say what it has."""
+
+_EXAMPLES = """
+\b
+Examples:
+  podbridge backends                             all of them, opened and listed; nothing changes
+  podbridge backends -o wide                     with what makes each pod different there
+  podbridge backends process --capabilities      how well it does each field of a pod
+  podbridge backends process --capabilities -o json
+
+Types that need no configuration are there by themselves; the others are configured:
+podbridge config schema says how.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One backend, looked at. `pods`: those that have not ended; None: not known."""
+
+    name: str
+    type: str
+    ready: bool
+    message: str = ""
+    configured: bool = False
+    simulated: bool = False
+    pods: int | None = None
+    limits: tuple[tuple[str, int], ...] = ()
+    abilities: tuple[str, ...] = ()
+
+    def limit(self, name: str) -> str:
+        """A limit as people write it; a dash where there is none."""
+        from bridge import quantity
+
+        found = dict(self.limits).get(name)
+        if found is None:
+            return "-"
+        if name == "cpu":
+            return quantity.format_cpu(found)
+        return _size(found) if name == "memory" else str(found)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("name", required=False)
+@click.option("--capabilities", is_flag=True, help="How well NAME does each field of a pod.")
+@format_option("json", "yaml", "wide", "name")
+@click.pass_obj
+def command(
+    obj: dict[str, str | None], *, name: str | None, capabilities: bool, output: str | None
+) -> None:
+    """List the backends and what they can do."""
+    from bridge.cli.wiring import bare_backends, choose_backends, load_config
+
+    config = load_config(obj["config"])
+    if capabilities:
+        if name is None:
+            raise Invalid(violations=[Violation("--capabilities", "needs a backend's name")])
+        (backend,) = choose_backends(config, name)
+        _print_capabilities(backend, output)
+        return
+    if name is not None:
+        seen = asyncio.run(_look(choose_backends(config, name), config))
+    else:
+        backends = (*config.backends, *bare_backends(config))
+        seen = [*asyncio.run(_look(backends, config)), *_unconfigured(backends)]
+    _print(seen, output, single=name is not None)
+
+
+async def _look(backends: Sequence[BackendConfig], config: Config) -> list[_Seen]:
+    return list(await asyncio.gather(*(_look_at(one, config) for one in backends)))
+
+
+async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
+    """Opens and lists a backend; nothing is changed."""
+    from bridge.adapter import abilities
+    from bridge.provider.registry import make
+
+    limits = {"pods": backend.max_pods, "cpu": backend.cpu, "memory": backend.memory}
+    adapter = make(backend)
+    message, pods = "", None
+    try:
+        async with asyncio.timeout(OPENING):
+            await adapter.open()
+            try:
+                pods = sum(not one.ended for one in await adapter.list())
+            finally:
+                await adapter.close()
+    except TimeoutError:
+        message = "does not answer"
+    except BridgeError as error:
+        message = error.message
+    if not message and adapter.simulated:
+        message = "simulated: nothing really runs"
+    return _Seen(
+        backend.name,
+        backend.type,
+        ready=pods is not None,
+        message=message,
+        configured=backend in config.backends,
+        simulated=adapter.simulated,
+        pods=pods,
+        limits=tuple((key, limit) for key, limit in limits.items() if limit is not None),
+        abilities=tuple(abilities(adapter)),
+    )
+
+
+def _unconfigured(backends: Sequence[BackendConfig]) -> list[_Seen]:
+    """Types that cannot be used as they are: with what each lacks."""
+    from bridge.provider.registry import module, types
+
+    out = []
+    for one in types():
+        if any(backend.type == one for backend in backends):
+            continue
+        try:
+            module(one)
+            said = "not configured: podbridge config schema says how"
+        except BridgeError as error:
+            said = error.message
+        out.append(_Seen(one, one, ready=False, message=said))
+    return out
+
+
+def _print(seen: Sequence[_Seen], output: str | None, *, single: bool) -> None:
+    from bridge.cli.output import as_list, print_table, print_value
+
+    if output == "name":
+        for one in seen:
+            print(f"backend/{one.name}")
+        return
+    if output in ("json", "yaml"):
+        items = [_plain(one) for one in seen]
+        print_value(items[0] if single and len(items) == 1 else as_list(items), output)
+        return
+    headers = ["NAME", "TYPE", "READY", "PODS", "CPU", "MEMORY", "ABILITIES", "MESSAGE"]
+    rows = []
+    for one in seen:
+        pods = f"{one.pods}/{one.limit('pods')}" if one.pods is not None else "-"
+        row = [one.name, one.type, str(one.ready), pods, one.limit("cpu"), one.limit("memory")]
+        row += [",".join(one.abilities) or "-", one.message]
+        if output == "wide":
+            row.insert(3, "config" if one.configured else "built in")
+        rows.append(row)
+    if output == "wide":
+        headers.insert(3, "ORIGIN")
+    print_table(headers, rows)
+
+
+def _plain(one: _Seen) -> dict[str, Any]:
+    return {
+        "apiVersion": "podbridge.io/v1",
+        "kind": "Backend",
+        "metadata": {"name": one.name},
+        "spec": {"type": one.type, "configured": one.configured, "simulated": one.simulated},
+        "status": {
+            "ready": one.ready,
+            "message": one.message,
+            "abilities": list(one.abilities),
+            "capacity": {name: one.limit(name) for name, _ in one.limits},
+            **({"pods": one.pods} if one.pods is not None else {}),
+        },
+    }
+
+
+def _size(amount: int) -> str:
+    for unit, size in (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if amount % size == 0:
+            return f"{amount // size}{unit}"
+    return str(amount)
+
+
+def _print_capabilities(backend: BackendConfig, output: str | None) -> None:
+    from bridge.cli.output import print_table, print_value
+    from bridge.provider.capabilities import merged
+    from bridge.provider.registry import module
+
+    table = sorted(merged(module(backend.type).Adapter).items())
+    if output in ("json", "yaml"):
+        fields = [{"field": f, "level": one.level.value, "words": one.words} for f, one in table]
+        print_value({"backend": backend.name, "type": backend.type, "fields": fields}, output)
+        return
+    print_table(
+        ["FIELD", "CLASS", "WORDS"], [[field, one.level.value, one.words] for field, one in table]
+    )

@@ -1,0 +1,66 @@
+"""Watching a run that another process attends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from bridge.cli.attend import Manner, conclude, show
+from bridge.cli.wiring import onlooker_of, synced, target_of
+from bridge.local.control import ControlClient
+from bridge.local.outcome import ExitCode, judge
+
+if TYPE_CHECKING:
+    from bridge.agent.provider import ProviderClient
+    from bridge.cli.view import View
+    from bridge.local.runs import Run
+
+LEFT = 130
+"""The exit code of whoever stops watching by Ctrl-C, as shells have it for SIGINT."""
+
+
+async def watch(run: Run, view: View, manner: Manner) -> int:
+    """Shows a run until it is over; returns its exit code. Ctrl-C only stops watching.
+
+    Logs are read from the backends, from their first line on: nothing is lost between two watches.
+    """
+    client = ControlClient(run.control)
+    async with onlooker_of(target_of(run)) as provider:
+        await synced(provider, run.wanted.uid)
+        left = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, left.set)
+        showing = asyncio.create_task(
+            show(client.changes(), asyncio.Event(), view, provider, run, manner)
+        )
+        leaving = asyncio.create_task(left.wait())
+        try:
+            async with asyncio.timeout(manner.timeout):
+                await asyncio.wait([showing, leaving], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            view.say(f"the time is over; the run goes on: podbridge attach {run.name}")
+            return int(ExitCode.TIMEOUT)
+        finally:
+            leaving.cancel()
+            if not showing.done():
+                showing.cancel()
+            await asyncio.gather(showing, leaving, return_exceptions=True)
+        if left.is_set():
+            view.say(f"left; the run goes on: podbridge attach {run.name} comes back")
+            return LEFT
+        showing.result()
+        return await _result(run, view, provider, manner)
+
+
+async def _result(run: Run, view: View, provider: ProviderClient, manner: Manner) -> int:
+    model = view.model
+    jobs = [job.manifest for job in model.jobs.values()]
+    pods = [pod.manifest for pod in model.pods.values()]
+    outcome = judge(jobs, pods)
+    if not outcome.over:
+        view.say(f"run {run.name} is no longer attended: podbridge attach {run.name} resumes it")
+        return int(ExitCode.COULD_NOT_RUN)
+    await conclude(run, view, provider, manner, int(outcome.code))
+    return int(outcome.code)
