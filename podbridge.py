@@ -15,7 +15,7 @@ MARK = "podbridge"
 
 
 def foreign_package() -> str:
-    """What is wrong with the packages of this environment, with the fix; empty where all is well."""
+    """What is wrong with this environment's packages, with the fix; empty where all is well."""
     home = Path(__file__).resolve().parent
     for name in ("bridge", "adapters"):
         ours = home / name / "__init__.py"
@@ -25,8 +25,9 @@ def foreign_package() -> str:
             continue
         where = found or (spec and spec.submodule_search_locations and spec.name) or "nowhere"
         return (
-            f'the package "{name}" here is not podbridge\'s (found: {where}); install podbridge into'
-            ' an environment of its own: "pipx install podbridge" or "uv tool install podbridge"'
+            f'the package "{name}" here is not podbridge\'s (found: {where}); install podbridge'
+            ' into an environment of its own: "pipx install podbridge" or "uv tool install'
+            ' podbridge"'
         )
     return ""
 
@@ -34,9 +35,10 @@ def foreign_package() -> str:
 def main() -> None:
     """Runs the command line."""
     if problem := foreign_package():
-        print(f"error: {problem}", file=sys.stderr)
+        sys.stderr.write(f"error: {problem}\n")
         sys.exit(2)
-    from bridge.cli.entry import main as cli_main
+    # Only now: with somebody else's packages here this import is what would fail.
+    from bridge.cli.entry import main as cli_main  # noqa: PLC0415
 
     cli_main()
 

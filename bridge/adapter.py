@@ -6,7 +6,8 @@ of `bridge.errors`.
 
 A module `adapters/<type>.py` (dashes as underscores) is found by its name. It defines `Adapter`, a
 class of this protocol, made as `Adapter(name, options)` with `options` an instance of the module's
-`Options` (a pydantic model; leave it out where there are none). Making one does no I/O: `open` does.
+`Options` (a pydantic model; leave it out where there are none). Making one does no I/O; `open`
+does.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Adapter(Protocol):
         """
 
     async def list(self) -> Sequence[Observed]:
-        """Everything that carries this project's ownership here, ended or not, complete or an error."""
+        """Everything here that carries this project's ownership, ended or not: all, or an error."""
 
     async def stop(self, identity: Identity, grace: float) -> None:
         """Begins to end it: stop signal, `grace` seconds, kill; returns at once. What ended stays
@@ -138,9 +139,7 @@ class LogOptions:
 class Logs(Protocol):
     """Has its containers' logs."""
 
-    def logs(
-        self, identity: Identity, container: str, options: LogOptions
-    ) -> AsyncIterator[bytes]:
+    def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """The bytes, in pieces of at most 32 KiB. NotFound where there is no such run."""
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from importlib import resources
 from pathlib import Path
 
 from grpc_tools import protoc
@@ -19,12 +20,15 @@ WITHOUT_SERVICE = ("pod_pb2_grpc.py", "stream_pb2_grpc.py")
 
 def generate(out: Path) -> None:
     """Writes the stubs below `out`."""
-    protos = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("proto/bridge/rpc/v1/*.proto"))
+    protos = sorted(
+        str(path.relative_to(ROOT)) for path in ROOT.glob("proto/bridge/rpc/v1/*.proto")
+    )
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     code = protoc.main(
         [
             "protoc",
             "-Iproto",
+            f"-I{resources.files('grpc_tools') / '_proto'}",
             f"--python_out={out}",
             f"--grpc_python_out={out}",
             f"--mypy_out=quiet:{out}",

@@ -17,8 +17,23 @@ def compile_lock(inputs: list[str], out: str, *more: str) -> None:
     try:
         subprocess.run(
             [
-                *(sys.executable, "-m", "uv", "pip", "compile", "-q", "--universal", "--generate-hashes"),
-                *("--python-version", "3.11", "--no-header", "--no-annotate", "--no-emit-index-url"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "uv",
+                    "pip",
+                    "compile",
+                    "-q",
+                    "--universal",
+                    "--generate-hashes",
+                ),
+                *(
+                    "--python-version",
+                    "3.11",
+                    "--no-header",
+                    "--no-annotate",
+                    "--no-emit-index-url",
+                ),
                 *more,
                 *("-o", out, str(source)),
             ],
@@ -42,7 +57,9 @@ def main() -> int:
     development = project["dependency-groups"]["dev"]
     build = project["build-system"]["requires"]
     compile_lock([*runtime, *extra], "requirements.lock", "--upgrade")
-    compile_lock([*runtime, *development, *build], "requirements-dev.lock", "-c", "requirements.lock")
+    compile_lock(
+        [*runtime, *development, *build], "requirements-dev.lock", "-c", "requirements.lock"
+    )
     return 0
 
 

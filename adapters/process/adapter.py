@@ -23,7 +23,7 @@ from adapters.process.store import NOTIFY, Store
 from adapters.process.zygote import Isolation, Zygote
 from bridge.adapter import LogOptions, Rate, Support
 from bridge.errors import Ambiguous, NotFound, Unavailable, Violation
-from bridge.workload import Container, Exit, Files, Identity, Observed, Workload
+from bridge.workload import Container, Exit, Files, HostPath, Identity, Observed, Workload
 
 _ERRORS = "keepers.err"
 _FIRST_LOOK = 0.002
@@ -106,6 +106,7 @@ class Adapter:
     def _spec(self, workload: Workload, container: Container, run: Run) -> RunSpec:
         folder = self._store.folder(workload.identity)
         security, machine = container.security, self._machine()
+        hosts = {one.name: one.path for one in workload.volumes if isinstance(one, HostPath)}
         groups = {*security.supplemental_groups}
         if security.fs_group is not None:
             groups.add(security.fs_group)
@@ -120,18 +121,21 @@ class Adapter:
             cwd=container.working_dir or "/",
             mounts=[
                 {
-                    "source": str(folder / "volumes" / mount.volume),
+                    "source": hosts.get(mount.volume, str(folder / "volumes" / mount.volume)),
                     "path": mount.path,
                     "sub_path": mount.sub_path,
                     "read_only": is_read_only(workload, mount),
                 }
                 for mount in container.mounts
+                if machine.namespaces
             ],
             namespaces=bool(machine.namespaces),
             hostname=workload.hostname,
             message_path=container.termination_message_path,
             logs_as_message=container.logs_as_message,
             stop_signal=stop_signal(container.stop_signal),
+            hard_stop=workload.hard_stop,
+            grace=workload.grace,
             user=security.run_as_user if machine.any_user else None,
             group=(group if group is not None else group_of(security.run_as_user))
             if machine.any_user

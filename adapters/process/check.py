@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+from adapters.process import hostpaths
 from adapters.process.environment import environment
 from adapters.process.zygote import Isolation
 from bridge.errors import Violation
-from bridge.workload import Container, Files, Mount, Role, Workload
+from bridge.workload import Container, Files, HostPath, Mount, Role, Workload
 
 _LISTS = {
     Role.INIT: "initContainers",
@@ -31,7 +32,14 @@ def check(workload: Workload, isolation: Isolation, path: str) -> list[Violation
         one = _Check(workload, container, isolation, f"spec.{kind}[{index}]", path)
         found.extend(one.all())
     found.extend(_groups(workload, isolation))
+    found.extend(_host_paths(workload))
     return found
+
+
+def _host_paths(workload: Workload) -> Iterator[Violation]:
+    for index, volume in enumerate(workload.volumes):
+        if isinstance(volume, HostPath) and (words := hostpaths.problem(volume)):
+            yield Violation(f"spec.volumes[{index}].hostPath.path", words)
 
 
 def _groups(workload: Workload, isolation: Isolation) -> Iterator[Violation]:
@@ -85,7 +93,10 @@ class _Check:
                 yield self._wrong(f"volumeMounts[{index}].mountPath", words)
 
     def _mount(self, mount: Mount) -> str:
+        host = self._host_path(mount)
         if not self._isolation.namespaces:
+            if host is not None and self._is_there_anyway(mount, host):
+                return ""
             return f"this host allows no mount namespaces ({self._isolation.why}): drop the mount"
         if not mount.path.startswith("/"):
             return f"{mount.path!r} is not absolute"
@@ -94,10 +105,25 @@ class _Check:
             return "the root itself cannot be a volume"
         if any(_inside(place, one) for one in _KERNEL) and not os.path.exists(place):
             return f"nothing can be made in {place}"
-        whole = not mount.sub_path
-        if whole and os.path.lexists(place) and not os.path.isdir(place):
+        if mount.sub_path or not os.path.lexists(place):
+            return ""
+        if host is not None and hostpaths.is_file(host):
+            if os.path.isdir(place):
+                return f"{place} is a directory on this host: the file {host.path} needs a file"
+        elif not os.path.isdir(place):
             return f"{place} is a file on this host: a volume needs a directory"
         return ""
+
+    def _host_path(self, mount: Mount) -> HostPath | None:
+        for volume in self._workload.volumes:
+            if isinstance(volume, HostPath) and volume.name == mount.volume:
+                return volume
+        return None
+
+    def _is_there_anyway(self, mount: Mount, host: HostPath) -> bool:
+        """Whether the container sees the host's path where it wants it without any mount."""
+        same = os.path.normpath(mount.path) == os.path.normpath(host.path)
+        return same and not mount.read_only and not mount.sub_path
 
     def _directory(self) -> Iterator[Violation]:
         place = self._container.working_dir

@@ -12,7 +12,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from bridge.errors import Invalid, Unsupported
+from adapters.process import hostpaths
+from bridge.errors import Invalid
 from bridge.workload import EmptyDir, Files, HostPath, Volume, Workload
 
 _DATA = "..data"
@@ -27,9 +28,11 @@ def group_of(workload: Workload) -> int | None:
 
 
 def make(folder: Path, volume: Volume, group: int | None) -> None:
-    """Makes a volume's directory, which does not exist yet. Unsupported."""
+    """Makes a volume's directory, which does not exist yet; what is the host's stays where it is.
+    Unavailable."""
     if isinstance(volume, HostPath):
-        raise Unsupported(f"volume {volume.name}: process mounts no paths of the host")
+        hostpaths.make(volume)
+        return
     folder.mkdir()
     if isinstance(volume, EmptyDir):
         folder.chmod(_OPEN if group is None else _OPEN | 0o2000)

@@ -35,9 +35,11 @@ class Cluster(Protocol):
     async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """One ConfigMap, Secret or Service; None where there is none."""
 
-    async def patch_status(self, pod: Manifest, status: Manifest) -> Manifest | None:
-        """Replaces the pod's status where it differs; the pod as it is then, or None where no pod
-        of that UID exists."""
+    async def patch_status(
+        self, pod: Manifest, status: Manifest, annotations: dict[str, str]
+    ) -> Manifest | None:
+        """Replaces the pod's status where it differs, and adds the annotations in the same call;
+        the pod as it is then, or None where no pod of that UID exists."""
 
     async def annotate(self, pod: Manifest, annotations: dict[str, str]) -> Manifest | None:
         """Records on the pod what must outlive us (its placement); as `patch_status`."""

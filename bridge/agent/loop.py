@@ -30,6 +30,10 @@ from bridge.times import rfc3339
 RECONNECT_FIRST, RECONNECT_LONGEST = 0.1, 5.0
 """Seconds before a broken watch is opened again: doubling from the first to the longest."""
 
+SYNC_PATIENCE = 2.0
+"""Seconds that a pod waits for all backends' sync marks before the provider is asked to run it. The
+provider itself waits for those that matter: this only saves asking what is about to be told."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +79,8 @@ class _Epoch:
     pending: set[str] = field(default_factory=set)
     """Backends whose sync marks have not come yet."""
     synced: bool = False
+    since: float = 0.0
+    """When its snapshot began."""
 
 
 class Agent:
@@ -218,7 +224,7 @@ class Agent:
             self._find_orphans()
 
     def _new_snapshot(self, epoch: str, backends: set[str]) -> None:
-        self._epoch = _Epoch(epoch, 0, backends)
+        self._epoch = _Epoch(epoch, 0, backends, since=self._clock())
         self._provider_synced.clear()
         for uid, entry in self._entries.items():
             # What we know stays what the status says; only who must be told starts anew.
@@ -265,6 +271,11 @@ class Agent:
             return None
         if entry.pod is None:
             return await self._without_pod(uid, entry)
+        if (patience := self._epoch.since + SYNC_PATIENCE - self._clock()) > 0 and (
+            not self._epoch.synced and entry.accepted != self._epoch.name
+        ):
+            # What the backends have of it is about to be told: when it began, above all.
+            return patience
         deleting = "deletionTimestamp" in entry.pod["metadata"]
         over = entry.pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
         if deleting:
@@ -410,14 +421,22 @@ class Agent:
         if entry.started is not None and "startTime" not in pod.get("status", {}):
             # What the provider was told: the deadline counts from it.
             new["startTime"] = rfc3339(entry.started)
-        if same(pod.get("status", {}), new):
+        placed = self._placement(entry, pod)
+        if not placed and same(pod.get("status", {}), new):
             return
-        changed = await self._cluster.patch_status(pod, new)
+        changed = await self._cluster.patch_status(pod, new, placed)
         if changed is None:
             entry.pod = None
         elif entry.pod is pod:
             # A newer object may have come by the watch meanwhile: that one stays.
             entry.pod = changed
+
+    def _placement(self, entry: _Entry, pod: Manifest) -> dict[str, str]:
+        """Where the pod runs, as long as the pod does not say so itself."""
+        backend = entry.facts.backend if entry.facts is not None else ""
+        if not backend or (pod["metadata"].get("annotations") or {}).get(BACKEND):
+            return {}
+        return {BACKEND: backend, ATTEMPT: str(entry.who.attempt)}
 
     def _has_ended(self, entry: _Entry) -> bool:
         facts = entry.facts
@@ -440,7 +459,9 @@ class Agent:
             epoch = self._epoch.name
             try:
                 await self._provider.ack_pods(
-                    pb.AckPodsRequest(epoch=epoch, pods=list(acks.values()))
+                    pb.AckPodsRequest(
+                        cluster=self._cluster.id, epoch=epoch, pods=list(acks.values())
+                    )
                 )
             except BridgeError as error:
                 _log.info("acknowledging: %s", error)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -73,7 +73,7 @@ async def attend(
     manner: Manner,
     *,
     note: Callable[[ProviderNote], None] | None = None,
-    beside: Callable[[Session], Awaitable[None]] | None = None,
+    beside: Callable[[Session], Coroutine[None, None, None]] | None = None,
 ) -> int:
     """Attends a run to its end; returns the exit code. The caller holds the run's lock.
 
@@ -83,10 +83,17 @@ async def attend(
         session = Session(run, provider, note=note or view.note)
         control = ControlServer(session)
         await control.start()
-        signals = _Signals(session.delete, view)
+        signals = _Signals(run.name, session.delete, view)
         deadline = _Deadline(manner.timeout, session, view)
         showing = asyncio.create_task(
-            show(session.store.changes(), session.over, view, provider, run, manner)
+            show(
+                session.store.changes(),
+                session.over,
+                view,
+                provider=provider,
+                run=run,
+                manner=manner,
+            )
         )
         accompanying = asyncio.create_task(beside(session)) if beside else None
         try:
@@ -118,6 +125,7 @@ async def show(
     changes: AsyncIterator[Change],
     over: asyncio.Event,
     view: View,
+    *,
     provider: ProviderClient,
     run: Run,
     manner: Manner,
@@ -157,13 +165,14 @@ async def conclude(
     """The last words, and the report that was asked for."""
 
     async def tail(pod: Manifest, container: str, lines: int, previous: bool) -> bytes:
-        return await read_log(provider, run, pod, container, lines, previous)
+        return await read_log(provider, run, pod, container, lines=lines, previous=previous)
 
-    ends = [pod.finished for pod in view.model.pods.values() if pod.finished]
-    seconds = max(0.0, max(ends, default=time.time()) - run.wanted.created)
-    if len(ends) < len(view.model.pods) or time.time() - run.wanted.created < seconds + 2:
-        # It ends just now: exactly, where Kubernetes' own times are whole seconds.
-        seconds = time.time() - run.wanted.created
+    ends = [pod.finished for pod in view.model.pods.values()]
+    ended = time.time()
+    if all(ends):
+        # Kubernetes' times are whole seconds: the last end lies within the second after.
+        ended = min(ended, max(filter(None, ends), default=ended) + 1)
+    seconds = max(0.0, ended - run.wanted.created)
     await view.finish(await gather(view.model, run.name, code, seconds, tail))
     if manner.junit is not None:
         from bridge.cli.view import junit
@@ -176,6 +185,7 @@ async def read_log(
     run: Run,
     pod: Manifest,
     container: str,
+    *,
     lines: int,
     previous: bool,
 ) -> bytes:
@@ -197,11 +207,14 @@ async def read_log(
 
 
 class _Signals:
-    """SIGINT and SIGTERM delete, a second one kills; SIGHUP only takes the terminal away."""
+    """SIGINT and SIGTERM delete, a second one kills, a third leaves; SIGHUP only takes the
+    terminal away."""
 
-    def __init__(self, on_delete: Callable[[float | None], None], view: View) -> None:
+    def __init__(self, name: str, on_delete: Callable[[float | None], None], view: View) -> None:
+        self._name = name
         self._on_delete = on_delete
         self._view = view
+        self._count = 0
         self.first: int | None = None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -209,13 +222,18 @@ class _Signals:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _stop(self, number: int) -> None:
+        self._count += 1
         if self.first is None:
             self.first = number
             self._view.say("stopping the run's pods; press Ctrl-C once more to kill them")
             self._on_delete(None)
-        else:
-            self._view.say("killing the run's pods")
+        elif self._count == 2:
+            self._view.say("killing the run's pods; once more leaves without waiting for them")
             self._on_delete(0.0)
+        else:
+            self._view.say(f"left; podbridge delete {self._name} goes on stopping its pods")
+            self._view.close()
+            os._exit(128 + number)
 
     def _hang_up(self) -> None:
         self._view.detach()

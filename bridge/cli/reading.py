@@ -272,14 +272,17 @@ class Live:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def pods(self, wanted: Callable[[Found], bool]) -> AsyncIterator[Manifest]:
-        """The pods that are wanted, each once: those that are there, then new ones."""
+    async def pods(
+        self, wanted: Callable[[Found], bool], done: Callable[[], bool]
+    ) -> AsyncIterator[Manifest]:
+        """The pods that are wanted, each once: those that are there, then new ones, until `done`
+        says that none will come."""
         seen: set[str] = set()
         while True:
             for uid, pod in list(self.state.pods.items()):
                 if uid not in seen and wanted(Found(self.state, pod)):
                     seen.add(uid)
                     yield pod
-            if self.ended:
+            if self.ended or done():
                 return
             await self.changed()

@@ -33,7 +33,14 @@ async def watch(run: Run, view: View, manner: Manner) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, left.set)
         showing = asyncio.create_task(
-            show(client.changes(), asyncio.Event(), view, provider, run, manner)
+            show(
+                client.changes(),
+                asyncio.Event(),
+                view,
+                provider=provider,
+                run=run,
+                manner=manner,
+            )
         )
         leaving = asyncio.create_task(left.wait())
         try:

@@ -181,12 +181,21 @@ class Store:
         """`Cluster.get`."""
         return self._references.get((kind, namespace, name))
 
-    async def patch_status(self, pod: Manifest, status: Manifest) -> Manifest | None:
+    async def patch_status(
+        self, pod: Manifest, status: Manifest, annotations: dict[str, str]
+    ) -> Manifest | None:
         """`Cluster.patch_status`."""
         current = self.pods.get(pod["metadata"]["uid"])
         if current is None:
             return None
-        changed = {**current, "status": status}
+        metadata = dict(current["metadata"])
+        if annotations:
+            metadata["annotations"] = {**metadata.get("annotations", {}), **annotations}
+        # A pod that a run came back to is older than its object here.
+        metadata["creationTimestamp"] = min(
+            metadata["creationTimestamp"], status.get("startTime", metadata["creationTimestamp"])
+        )
+        changed = {**current, "metadata": metadata, "status": status}
         if "deletionTimestamp" in current["metadata"] and status.get("phase") in (
             "Succeeded",
             "Failed",

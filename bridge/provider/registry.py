@@ -1,7 +1,7 @@
 """Finds backends' adapters by their names: `adapters/<type>.py`, dashes as underscores.
 
 Nothing is imported before it is asked for, so that one cloud's SDK costs nothing where another is
-used. `check_packages` is the first thing that a command does, and needs the standard library only.
+used.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import bridge
 from bridge.errors import Invalid
 
 if TYPE_CHECKING:
@@ -27,25 +25,6 @@ PACKAGE = "adapters"
 _NO_TYPES = frozenset({"simulators"})
 _EXTRAS = {"boto3": "aws", "botocore": "aws", "azure": "azure", "google": "google"}
 """The extra that brings a package, by the package's first name."""
-
-
-def check_packages() -> None:
-    """Makes sure that the package `adapters` is ours. Raises Invalid with the fix."""
-    ours = Path(bridge.__file__).resolve().parent.parent / PACKAGE
-    try:
-        spec = importlib.util.find_spec(PACKAGE)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is not None and spec.origin and Path(spec.origin).resolve().parent == ours:
-        return
-    fix = "install podbridge into an environment of its own: `pipx install podbridge`"
-    if spec is None:
-        raise Invalid(f'podbridge\'s package "{PACKAGE}" is missing beside {ours.parent}; {fix}')
-    found = spec.origin or next(iter(spec.submodule_search_locations or ()), "an unknown place")
-    raise Invalid(
-        f'found another package named "{PACKAGE}" at {found}; podbridge\'s own is {ours}. '
-        f"Remove or rename the other one, or {fix}"
-    )
 
 
 def types() -> list[str]:

@@ -59,7 +59,8 @@ class Provider:
         """`CreatePod`."""
         identity = _checked(request.pod)
         known = self._tracker.records.get((identity.cluster, identity.uid))
-        if known is not None and known.request is not None and not known.gone:
+        if known is not None and (known.request is not None or known.gone):
+            # Also one that is gone already: a pod that has had its end never runs again.
             return _accepted(known.backend, known.identity.attempt, ())
         manifest = _manifest(request.manifest, identity)
         backends = self._eligible(manifest, request.recorded.backend or _found_on(known))
@@ -72,7 +73,7 @@ class Provider:
                 proposed=pb.Proposed(backend=able[0], attempt=identity.attempt)
             )
         chosen = self._tracker.backends[able[0]]
-        if known is not None and not known.gone:
+        if known is not None:
             self._take_over(known, record)
             record = known
         else:
@@ -121,10 +122,11 @@ class Provider:
 
     async def ack_pods(self, request: pb.AckPodsRequest) -> pb.AckPodsResponse:
         """`AckPods`."""
+        _require_uuid("cluster", request.cluster)
         if request.epoch == self._tracker.epoch:
-            by_uid = {uid: record for (_, uid), record in self._tracker.records.items()}
             for ack in request.pods:
-                if (record := by_uid.get(ack.uid)) is not None:
+                record = self._tracker.records.get((request.cluster, ack.uid))
+                if record is not None:
                     self._tracker.acknowledge(record, ack.revision)
         return pb.AckPodsResponse()
 
@@ -269,7 +271,7 @@ def _accepted(
 
 def _found_on(known: Record | None) -> str:
     """The backend at which a pod was found: it stays there, whatever would be chosen now."""
-    if known is None or known.gone or known.backend is None:
+    if known is None or known.backend is None:
         return ""
     return known.backend.name
 

@@ -139,7 +139,7 @@ def _make_like(base: str, path: str) -> None:
 
 
 def _inside(path: str, base: str) -> bool:
-    return path == base or path.startswith(base + "/")
+    return path == base or path.startswith(base.rstrip("/") + "/")
 
 
 def _close_root(writable: list[str]) -> None:

@@ -46,6 +46,8 @@ class Keeper:
         self._kill_at: float | None = None
         self._stopping = False
         self._started = time.time()
+        self._hard_stop_at: float | None = None
+        self._overdue = False
         self._failure = b""
         log = os.open(
             files.LOG, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._directory
@@ -104,6 +106,8 @@ class Keeper:
         files.publish(files.PROCESS, self._directory, record, sync=False)
         os.write(gate_end, b".")
         os.close(gate_end)
+        if (limit := self._spec["hard_stop"]) is not None:
+            self._hard_stop_at = time.monotonic() + limit
         self._wake, self._child_status = wake, status
         self._streams = {
             out: output.Stream("stdout", self._log),
@@ -118,9 +122,14 @@ class Keeper:
         while self._status is None:
             for descriptor, _ in self._poll.poll(self._patience() * 1000):
                 self._serve(descriptor)
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            now = time.monotonic()
+            if self._hard_stop_at is not None and now >= self._hard_stop_at:
+                self._hard_stop_at = None
+                self._overdue = not self._stopping
+                self._end(self._spec["grace"])
+            if self._kill_at is not None and now >= self._kill_at:
                 tree.kill_descendants()
-                self._kill_at = time.monotonic() + _GLANCE
+                self._kill_at = now + _GLANCE
             if os.fstat(self._directory).st_nlink == 0:
                 tree.kill_descendants()
         tree.kill_all()
@@ -131,9 +140,10 @@ class Keeper:
         self._failure += _available(self._child_status)
 
     def _patience(self) -> float:
-        if self._kill_at is None:
+        due = [at for at in (self._kill_at, self._hard_stop_at) if at is not None]
+        if not due:
             return _GLANCE
-        return min(_GLANCE, max(0.0, self._kill_at - time.monotonic()) + 0.001)
+        return min(_GLANCE, max(0.0, min(due) - time.monotonic()) + 0.001)
 
     def _serve(self, descriptor: int) -> None:
         if descriptor in self._streams:
@@ -171,6 +181,9 @@ class Keeper:
         except (OSError, ValueError, KeyError, TypeError):
             # Not one of ours: only this user can send here, so it is an accident.
             return
+        self._end(grace)
+
+    def _end(self, grace: float) -> None:
         at = time.monotonic() + grace
         if grace > 0 and not self._stopping:
             self._signal(self._spec["stop_signal"])
@@ -194,6 +207,11 @@ class Keeper:
         if self._failure:
             code, number, reason = 128, 0, "StartError"
             message = self._failure.decode("utf-8", "replace")
+        elif self._overdue:
+            # It may answer the stop signal with 0, and has not come to its own end all the same.
+            code = code or 128 + self._spec["stop_signal"]
+            reason = "Error"
+            message = f"the hard stop of {self._spec['hard_stop']:g} s was reached"
         else:
             message = self._message(code)
         return {

@@ -9,7 +9,7 @@ class MountSpec(TypedDict):
     """One mount of a volume."""
 
     source: str
-    """The volume's directory."""
+    """The volume's directory, or a file or directory of the host."""
     path: str
     sub_path: str
     read_only: bool
@@ -34,6 +34,10 @@ class RunSpec(TypedDict):
     """Empty: no termination message."""
     logs_as_message: bool
     stop_signal: int
+    hard_stop: float | None
+    """Seconds after the start at which it is ended even if nobody asks."""
+    grace: float
+    """Seconds between the stop signal and the kill, for that stop."""
     user: int | None
     group: int | None
     groups: list[int] | None

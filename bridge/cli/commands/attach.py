@@ -28,7 +28,7 @@ from where it was: nothing runs twice.
 @click.option("-q", "--quiet", is_flag=True, help="Print only the containers' output.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write a report.")
 def command(
-    name: str, logs: Any, timeout: str | None, output: Any, quiet: bool, junit: Path | None
+    name: str, *, logs: Any, timeout: str | None, output: Any, quiet: bool, junit: Path | None
 ) -> int:
     """Come back to a run without losing a line; exit as the run does."""
     from bridge.cli.attend import Manner, attend

@@ -12,6 +12,7 @@ import click
 
 from bridge.cli.select import complete_runs
 from bridge.errors import BridgeError, Invalid, NotFound, Violation
+from bridge.local.outcome import job_over
 
 if TYPE_CHECKING:
     from bridge.cli.reading import Live, Part, Reader, Writer
@@ -75,7 +76,7 @@ def command(
         previous=previous,
     )
     chosen = _choose([*([run] if run else []), *words], selector, namespace)
-    many = len(chosen.pods) > 1 or (follow and chosen.grows)
+    many = len(chosen.pods) > 1 or (follow and not chosen.done())
     task = _Task(chosen, container, all_containers, part, Writer(prefix or many), many)
     return asyncio.run(task.run(follow=follow))
 
@@ -113,11 +114,10 @@ def _since(since: str | None, since_time: str | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    states: Sequence[RunState]
     pods: Sequence[Found]
     wanted: Callable[[Found], bool]
-    grows: bool
-    """More pods may come that are meant, too."""
+    done: Callable[[], bool]
+    """Whether no more pods will come that are meant, too."""
 
 
 def _choose(words: Sequence[str], selector: str | None, namespace: str | None) -> _Chosen:
@@ -141,8 +141,8 @@ def _choose(words: Sequence[str], selector: str | None, namespace: str | None) -
     if not name:
         pods = [one for one in select.objects(states, "Pod") if wanted(one)]
         _require(pods, states, bool(selector or namespace))
-        grows = bool(selector) or any(one.jobs for one in states)
-        return _Chosen(states, pods, wanted, grows)
+        jobs = [job for one in states for job in one.jobs]
+        return _Chosen(pods, wanted, lambda: not jobs and not selector)
     if matches is not None:
         raise Invalid("found a name and -l; allowed: one of them")
     return _named(states, name, namespace, in_run=bool(run))
@@ -199,14 +199,12 @@ def _named(
             owners = one.object["metadata"].get("ownerReferences", ())
             return any(ref["uid"] == uid for ref in owners)
 
-        return _Chosen([job.state], pods, of_job, grows=True)
+        return _Chosen(pods, of_job, lambda: job_over(job.state.jobs[uid]))
     if not pods and not in_run:
         _no_such(states, name)
     pod = select.find(states, "Pod", name, namespace=namespace)
     uid = pod.object["metadata"]["uid"]
-    return _Chosen(
-        [pod.state], [pod], lambda one: one.object["metadata"]["uid"] == uid, grows=False
-    )
+    return _Chosen([pod], lambda one: one.object["metadata"]["uid"] == uid, lambda: True)
 
 
 def _no_such(states: Sequence[RunState], name: str) -> None:
@@ -279,21 +277,12 @@ class _Task:
 
     async def _all(self, live: Live, reader: Reader) -> None:
         """Follows every container that is meant, those of pods to come as well."""
-        single = (
-            None
-            if self.chosen.grows
-            else {one.object["metadata"]["uid"] for one in self.chosen.pods}
-        )
         reading: list[asyncio.Task[None]] = []
-        async for pod in live.pods(self.chosen.wanted):
+        async for pod in live.pods(self.chosen.wanted, self.chosen.done):
             uid = pod["metadata"]["uid"]
             for name in self._containers(pod):
                 task = asyncio.create_task(self._one(reader, uid, name), name=f"log {name}")
                 reading.append(task)
-            if single is not None:
-                single.discard(uid)
-                if not single:
-                    break
         try:
             await asyncio.gather(*reading)
         finally:

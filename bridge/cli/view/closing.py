@@ -188,7 +188,7 @@ class Closing:
         keep = [
             column
             for column in range(len(HEADERS))
-            if any(row[column] not in ("-", "0") for row in cells[1:])
+            if HEADERS[column] == "EXIT" or any(row[column] not in ("-", "0") for row in cells[1:])
         ]
         widths = {column: max(len(row[column]) for row in cells) for column in keep}
         for at, row in enumerate(cells):

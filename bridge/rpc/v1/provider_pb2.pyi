@@ -648,8 +648,11 @@ class AckPodsRequest(_message.Message):
 
     EPOCH_FIELD_NUMBER: _builtins.int
     PODS_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """The epoch in which they were told. Acknowledgements of another epoch are ignored. Required."""
+    cluster: _builtins.str
+    """The cluster: a UUID. Required."""
     @_builtins.property
     def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodAck]:
         """Which."""
@@ -659,10 +662,11 @@ class AckPodsRequest(_message.Message):
         *,
         epoch: _builtins.str = ...,
         pods: _abc.Iterable[Global___PodAck] | None = ...,
+        cluster: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "pods", b"pods"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "epoch", b"epoch", "pods", b"pods"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

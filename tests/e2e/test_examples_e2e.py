@@ -1,0 +1,41 @@
+"""Every example runs to the end that its readers are told of, on plain processes."""
+
+from __future__ import annotations
+
+import pytest
+from e2e_kit import ROOT, Place
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = ROOT / "examples"
+EXPECTED: dict[str, tuple[int, list[str]]] = {
+    "hello.yaml": (0, ["Hello from hello-"]),
+    "wordcount": (0, ["   1. the       1641 ####", "  10. alice      386 ####"]),
+    "sweep": (0, ["#index,contacts,days,vaccinated", "\n11,0.40,10,0.65,4.00,"]),
+    "retry/retriable.yaml": (0, ["meter 1 "]),
+    "retry/fatal.yaml": (1, ["/readings/meter-1.csv is corrupt: exit code 3, no try will mend it"]),
+    "config": (0, ["prices.csv: OK", "sum                      25.60 EUR", "a file of mode 400"]),
+    "ci": (0, ["unit: 6 of 6 passed", "lint: 0 findings in 3 files"]),
+    "cron": (0, ["160 requests of 10 visitors", "Rotated 160 lines"]),
+    "sidecar": (0, ["90 orders, 18679.25 in all", "shipped 90 lines in 4 batches"]),
+}
+
+
+def test_no_example_is_forgotten() -> None:
+    found = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml")}
+    assert {path for path in found if path not in EXPECTED} == {
+        path for path in found if path.split("/")[0] in EXPECTED
+    }
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example(place: Place, name: str) -> None:
+    code, lines = EXPECTED[name]
+    done = place.run("-f", str(EXAMPLES / name), code=code)
+    # Each line is behind the name of its pod: the words are what is looked for.
+    text = "\n".join(line.partition(" | ")[2] or line for line in done.out.splitlines())
+    for line in lines:
+        assert line in text, done.said
+    (run,) = place.run_names()
+    place.podbridge("delete", run)
+    assert place.run_names() == []

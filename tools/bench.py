@@ -1,0 +1,239 @@
+"""Measure podbridge on this machine and print each figure beside its target.
+
+Usage: python tools/bench.py [--json]
+
+Nothing here is a test: a missed target is printed and the exit code stays 0. It is 1 only where
+something failed to run at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bench_rpc
+
+LIMIT = 60.0
+"""Seconds that one command may take: far more than a slow machine needs."""
+PODS = 500
+PARALLELISM = 50
+PODBRIDGE = (sys.executable, "-m", "podbridge")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured line. Without a target it stands for comparison only."""
+
+    name: str
+    measured: float
+    unit: str
+    target: float | None = None
+    at_least: bool = False
+    """Whether more is better."""
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """ok, missed, or nothing where there is no target."""
+        if self.target is None:
+            return ""
+        met = self.measured >= self.target if self.at_least else self.measured <= self.target
+        return "ok" if met else "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One finished command: wall time in seconds, peak memory in bytes."""
+
+    seconds: float
+    memory: int
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
+    """Runs one command to its end, unseen. RuntimeError where it fails or takes too long.
+
+    The memory is the larger of its own peak and that of any child it has waited for.
+    """
+    with tempfile.TemporaryFile() as said:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            start_new_session=True,
+        )
+        watch = threading.Timer(LIMIT, os.killpg, (process.pid, signal.SIGKILL))
+        watch.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        finally:
+            watch.cancel()
+        seconds = time.perf_counter() - began
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        if code != 0:
+            said.seek(0)
+            words = said.read()[-2000:].decode(errors="replace")
+            command = " ".join(arguments)
+            raise RuntimeError(f"{command}: exit code {code} after {seconds:.1f} s\n{words}")
+    return Ran(seconds, usage.ru_maxrss * 1024)
+
+
+def median(times: int, arguments: Sequence[str], environment: Mapping[str, str]) -> float:
+    """The median wall time of a command. The first run, which warms the disk's cache, counts not."""
+    run(arguments, environment)
+    return statistics.median(run(arguments, environment).seconds for _ in range(times))
+
+
+def startup(environment: Mapping[str, str], _: Path) -> Iterator[Figure]:
+    """The time that the command itself takes."""
+    seconds = median(10, [*PODBRIDGE, "--help"], environment)
+    yield Figure("podbridge --help", seconds, "s", 0.3, note="median of 10")
+
+
+def one_pod(environment: Mapping[str, str], _: Path) -> Iterator[Figure]:
+    """A pod that does nothing, from the command's start to its end."""
+    command = [*PODBRIDGE, "run", "one", "--on", "process", "--", "true"]
+    seconds = median(7, command, environment)
+    yield Figure("run of one pod on process", seconds, "s", 1.0, note="median of 7")
+
+
+def many_pods(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
+    """A Job of many pods that do nothing."""
+    file = home / "job.json"
+    file.write_text(json.dumps(_job()))
+    ran = run([*PODBRIDGE, "run", "-f", str(file), "--on", "process"], environment)
+    note = f"{PODS} pods, {PARALLELISM} at once"
+    yield Figure("Job on process", PODS / ran.seconds, "pods/s", 70, at_least=True, note=note)
+    yield Figure("  its peak memory", ran.memory / 1e6, "MB", 200)
+
+
+def _job() -> dict[str, Any]:
+    container = {"name": "main", "image": "none", "command": ["true"]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "many"},
+        "spec": {
+            "completions": PODS,
+            "parallelism": PARALLELISM,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+        },
+    }
+
+
+def provider(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
+    """A provider of its own process with `null`, and a bare server for comparison."""
+    created, echo = bench_rpc.measure(PODBRIDGE, environment, home)
+    note = f"{created.calls} calls, {bench_rpc.IN_FLIGHT} in flight"
+    yield Figure("CreatePod over gRPC", created.rate, "/s", 1500, at_least=True, note=note)
+    yield Figure("  latency p50", created.percentile(0.50) * 1e3, "ms")
+    yield Figure("  latency p99", created.percentile(0.99) * 1e3, "ms", 50)
+    yield Figure("  last change delivered after", created.delivered, "s", note="from the first call")
+    yield Figure("  pods delivered", created.calls / created.delivered, "/s", 1500, at_least=True)
+    yield Figure("bare grpc.aio echo", echo.rate, "/s", note="the same messages")
+    yield Figure("  CreatePod to echo", created.rate / echo.rate, "")
+
+
+PARTS: Sequence[Callable[[Mapping[str, str], Path], Iterator[Figure]]] = (
+    startup,
+    one_pod,
+    many_pods,
+    provider,
+)
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": _cpu_model(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory / 2**30:.1f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures in columns."""
+    rows = [("", "measured", "target", "", "")]
+    for one in figures:
+        bound = "" if one.target is None else f"{'>=' if one.at_least else '<='} {one.target:,g}"
+        target = f"{bound} {one.unit}" if bound else ""
+        rows.append((one.name, f"{_number(one)} {one.unit}", target, one.verdict, one.note))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
+        f"  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
+        for row in rows
+    )
+
+
+def _number(one: Figure) -> str:
+    return f"{one.measured:,.0f}" if one.measured >= 100 else f"{one.measured:.2f}"
+
+
+def main() -> int:
+    """The console script."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    as_json: bool = parser.parse_args().json
+    figures: list[Figure] = []
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="podbridge-bench-", ignore_cleanup_errors=True) as made:
+        home = Path(made)
+        environment = _environment(home)
+        for part in PARTS:
+            try:
+                figures += part(environment, home)
+            except (RuntimeError, OSError) as error:
+                failures.append(f"{part.__name__}: {error}")
+    about = machine()
+    if as_json:
+        lines = [asdict(one) | {"verdict": one.verdict} for one in figures]
+        print(json.dumps({"machine": about, "figures": lines, "failures": failures}, indent=2))
+    else:
+        print("\n".join(f"{name:<8}{value}" for name, value in about.items()), end="\n\n")
+        print(table(figures))
+    for failure in failures:
+        print(f"failed to run: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Ours, without what would make podbridge read a configuration of this machine."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PODBRIDGE_")}
+    for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        folder = home / variable.split("_")[1].lower()
+        folder.mkdir(mode=0o700)
+        kept[variable] = str(folder)
+    return kept
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The part of the bench that speaks gRPC: pods created at a provider, and a bare server.
+
+`python tools/bench_rpc.py ADDRESS` is that bare server: it answers each call with its own bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from bridge.agent.provider import ProviderClient
+from bridge.agent.request import Builder, identity
+from bridge.errors import BridgeError
+from bridge.local.store import Store
+from bridge.pods.defaults import with_defaults
+from bridge.rpc.client import RemoteProvider
+from bridge.rpc.v1 import provider_pb2 as pb
+
+CALLS = 10_000
+IN_FLIGHT = 48
+"""Calls under way at once: a queue of the agent's has up to 64."""
+LIMIT = 40.0
+"""Seconds that a measurement may take."""
+START = 10.0
+"""Seconds that a server may take to answer."""
+NODE = "bench"
+ECHO = "/bench.Echo/Echo"
+CONFIG = f"""\
+apiVersion: podbridge.io/v1
+backends:
+  - {{name: "null", type: "null", max_pods: {CALLS}}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What many calls took, in seconds; `delivered` is when a watcher had the last pod running."""
+
+    calls: int
+    seconds: float
+    latencies: Sequence[float]
+    delivered: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Calls a second."""
+        return self.calls / self.seconds
+
+    def percentile(self, share: float) -> float:
+        """The latency that this share of the calls did not exceed."""
+        return sorted(self.latencies)[min(self.calls - 1, int(share * self.calls))]
+
+
+def measure(
+    command: Sequence[str], environment: Mapping[str, str], home: Path
+) -> tuple[Load, Load]:
+    """`CALLS` pods created at a provider of its own process; then the same messages sent to a
+    server that does nothing. RuntimeError."""
+    file = home / "provider.yaml"
+    file.write_text(CONFIG)
+    provider, bare = f"unix://{home}/provider.sock", f"unix://{home}/echo.sock"
+    served = [*command, "--config", str(file), "provider", "--listen", provider]
+    with (
+        _serving(served, environment),
+        _serving([sys.executable, __file__, bare], environment),
+    ):
+        # One event loop for both: gRPC's completion queue belongs to the first that it sees.
+        return asyncio.run(_measure(provider, bare))
+
+
+async def _measure(provider: str, bare: str) -> tuple[Load, Load]:
+    try:
+        async with asyncio.timeout(LIMIT):
+            requests = await _requests()
+            return await _create_pods(provider, requests), await _echo(bare, requests)
+    except TimeoutError:
+        raise RuntimeError(f"not done after {LIMIT:.0f} s") from None
+    except (BridgeError, grpc.RpcError) as error:
+        raise RuntimeError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _serving(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+async def _flood(calls: Sequence[Callable[[], Awaitable[Any]]]) -> Load:
+    """Makes all calls, `IN_FLIGHT` at a time."""
+    latencies: list[float] = []
+    left = iter(calls)
+
+    async def worker() -> None:
+        for call in left:  # Each takes the next one: the iterator is shared.
+            began = time.perf_counter()
+            await call()
+            latencies.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(IN_FLIGHT):
+            workers.create_task(worker())
+    return Load(len(latencies), time.perf_counter() - began, latencies)
+
+
+async def _create_pods(address: str, requests: Sequence[pb.CreatePodRequest]) -> Load:
+    client, onlooker = RemoteProvider(address), RemoteProvider(address)
+    try:
+        await _until_serving(onlooker, requests[0].pod.cluster)
+        wanted = {one.pod.uid for one in requests}
+        delivery = asyncio.create_task(_delivery(onlooker, requests[0].pod.cluster, wanted))
+        began = time.perf_counter()
+        load = await _flood([lambda one=one: _create(client, one) for one in requests])
+        last = await delivery - began
+        return Load(load.calls, load.seconds, load.latencies, max(last, load.seconds))
+    finally:
+        await client.close()
+        await onlooker.close()
+
+
+async def _create(client: ProviderClient, request: pb.CreatePodRequest) -> None:
+    response = await client.create_pod(request)
+    if not response.HasField("accepted"):
+        raise RuntimeError(f"pod {request.pod.name} was not accepted")
+
+
+async def _until_serving(provider: RemoteProvider, cluster: str) -> None:
+    """Returns once it answers and has listed its backends."""
+    async with asyncio.timeout(START):
+        while True:
+            with contextlib.suppress(BridgeError):
+                async for message in _watch(provider, cluster):
+                    if any(one.HasField("synced") for one in message.events):
+                        return
+            await asyncio.sleep(0.05)
+
+
+def _watch(provider: RemoteProvider, cluster: str) -> AsyncIterator[pb.WatchPodsResponse]:
+    return provider.watch_pods(pb.WatchPodsRequest(cluster=cluster, node=NODE))
+
+
+async def _delivery(provider: RemoteProvider, cluster: str, wanted: set[str]) -> float:
+    """When the last of the wanted pods was told to be running."""
+    async for message in _watch(provider, cluster):
+        for event in message.events:
+            if any(one.HasField("running") for one in event.pod.containers):
+                wanted.discard(event.pod.pod.uid)
+        if not wanted:
+            break
+    return time.perf_counter()
+
+
+async def _requests() -> list[pb.CreatePodRequest]:
+    """What the agent sends for typical pods of a Job, one container each."""
+    cluster = Store(str(uuid.uuid4()), NODE, [])
+    builder = Builder(cluster, time.time)
+    now = time.time()
+    requests = []
+    for number in range(CALLS):
+        pod = with_defaults(_pod(number))
+        requests.append(await builder.create(pod, identity(cluster, pod), now))
+    return requests
+
+
+def _pod(number: int) -> dict[str, Any]:
+    sizes = {"cpu": "500m", "memory": "256Mi"}
+    container = {
+        "name": "main",
+        "image": "registry.example.com/team/worker:1.4.2",
+        "command": ["python3", "-m", "worker"],
+        "args": ["--shard", str(number), "--output", "/out"],
+        "env": [{"name": "SHARD", "value": str(number)}, {"name": "LEVEL", "value": "info"}],
+        "resources": {"requests": sizes, "limits": sizes},
+        "volumeMounts": [{"name": "out", "mountPath": "/out"}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"worker-{number}",
+            "namespace": "default",
+            "uid": str(uuid.uuid4()),
+            "labels": {"app": "worker", "job-name": "worker"},
+            "annotations": {"batch.kubernetes.io/job-completion-index": str(number)},
+            "creationTimestamp": "2026-01-31T12:00:00Z",
+        },
+        "spec": {
+            "nodeName": NODE,
+            "restartPolicy": "Never",
+            "containers": [container],
+            "volumes": [{"name": "out", "emptyDir": {}}],
+        },
+    }
+
+
+async def _echo(address: str, requests: Sequence[pb.CreatePodRequest]) -> Load:
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary(
+            ECHO,
+            request_serializer=pb.CreatePodRequest.SerializeToString,
+            response_deserializer=pb.CreatePodRequest.FromString,
+        )
+        await call(requests[0], wait_for_ready=True, timeout=START)
+        return await _flood([lambda one=one: call(one) for one in requests])
+
+
+async def _serve(address: str) -> None:
+    async def answer(request: bytes, _: Any) -> bytes:
+        return request
+
+    name, _, method = ECHO.lstrip("/").partition("/")
+    handlers = {method: grpc.unary_unary_rpc_method_handler(answer)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
+    server.add_insecure_port(address)
+    await server.start()
+    # Its parent ends it; should that be gone, it ends by itself.
+    await server.wait_for_termination(2 * LIMIT)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1]))
