@@ -1,0 +1,164 @@
+"""Runs on disk, their locks, and the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import Invalid, NotFound, Unavailable
+from bridge.local.control import ControlClient, ControlServer
+from bridge.local.outcome import ExitCode, exit_code_of, judge
+from bridge.local.runs import Run, Runs
+from bridge.local.store import Store
+from bridge.pods import Manifest
+
+OBJECTS: list[Manifest] = [
+    {"kind": "Secret", "metadata": {"name": "s", "namespace": "d"}, "data": {"k": "czNjcjN0"}}
+]
+
+
+def a_run(tmp_path: Path, name: str = "one") -> Run:
+    return Runs(tmp_path).create(name, OBJECTS, {"on": "process"}, 12.0)
+
+
+def test_a_run_is_whole_private_and_found_again(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    again = Runs(tmp_path).get("one")
+    assert again.wanted == run.wanted
+    assert again.wanted.digest == run.wanted.digest
+    assert [one.name for one in Runs(tmp_path)] == ["one"]
+    assert (run.folder / "run.json").stat().st_mode & 0o077 == 0
+    assert run.folder.parent.stat().st_mode & 0o077 == 0
+    assert "s3cr3t" not in repr(run.wanted)
+    assert "czNjcjN0" not in repr(run.wanted)
+
+
+def test_names_are_checked_taken_once_and_unknown_ones_named(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    with pytest.raises(Invalid, match="exists already"):
+        a_run(tmp_path)
+    for name in ("", "A", "a/b", "../x", "-a", "a" * 64, ".one"):
+        with pytest.raises(Invalid, match="--name"):
+            a_run(tmp_path, name)
+        assert Runs(tmp_path).find(name) is None
+    with pytest.raises(NotFound, match="there are: one"):
+        Runs(tmp_path).get("two")
+    assert os.listdir(tmp_path / "runs") == ["one"]
+
+
+def test_one_process_attends_and_its_death_is_seen(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    assert run.attendant is None
+    code = (
+        "import sys; from pathlib import Path; from bridge.local.runs import Runs;"
+        f"run = Runs(Path({str(tmp_path)!r})).get('one'); print(run.attend(), flush=True);"
+        "sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdin is not None
+    assert other.stdout.readline().strip() == "True"
+    assert run.attendant == other.pid
+    assert not run.attend()
+    other.kill()
+    other.wait()
+    assert run.attendant is None
+    assert run.attend()
+    assert run.attendant == os.getpid()
+    run.release()
+    other.stdin.close()
+    other.stdout.close()
+
+
+def test_ended_pods_are_remembered_even_after_a_cut_line(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    assert run.ended() == {}
+    run.record_ended("u1", {"phase": "Failed"})
+    with (run.folder / "ended.jsonl").open("a") as handle:
+        handle.write('{"uid": "u2", "sta')
+    assert run.ended() == {"u1": {"phase": "Failed"}}
+
+
+class FakeSession:
+    """What the control socket needs of a session."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.store = Store(run.wanted.uid, "n")
+        self.over = asyncio.Event()
+        self.graces: list[float | None] = []
+
+    def delete(self, grace: float | None = None) -> None:
+        self.graces.append(grace)
+
+
+async def test_control_tells_changes_and_takes_deletions(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    run = a_run(deep)
+    session = FakeSession(run)
+    session.store.put_job({"kind": "Job", "metadata": {"name": "j", "uid": "1"}})
+    server = ControlServer(session)  # type: ignore[arg-type]
+    await server.start()
+    assert run.control.stat().st_mode & 0o777 == 0o600
+    client = ControlClient(run.control)
+    seen = []
+    async for change in client.changes():
+        seen.append((change.type, change.kind))
+        if change.type == "SYNCED":
+            session.store.put_job({"kind": "Job", "metadata": {"name": "j", "uid": "1"}})
+        if change.type == "MODIFIED":
+            session.over.set()
+    assert seen == [("ADDED", "Job"), ("SYNCED", "Run"), ("MODIFIED", "Job")]
+    await client.delete(3.0)
+    assert session.graces == [3.0]
+    reader, writer = await client._open()
+    writer.write(b"nonsense\n")
+    await writer.drain()
+    assert await reader.read() == b""
+    writer.close()
+    await server.stop()
+    with pytest.raises(Unavailable):
+        await client.delete()
+
+
+def pod(name: str, phase: str, code: int | None = None, owner: str = "") -> Manifest:
+    states = [] if code is None else [{"name": "c", "state": {"terminated": {"exitCode": code}}}]
+    owners = [{"kind": "Job", "name": owner, "uid": "1"}] if owner else []
+    return {
+        "metadata": {"name": name, "ownerReferences": owners},
+        "status": {"phase": phase, "containerStatuses": states},
+    }
+
+
+def test_the_outcome_follows_jobs_and_bare_pods() -> None:
+    failed: Manifest = {
+        "metadata": {"name": "j"},
+        "spec": {},
+        "status": {"conditions": [{"type": "Failed", "status": "True"}]},
+    }
+    waiting: Manifest = {"metadata": {"name": "j"}, "spec": {}, "status": {}}
+    suspended: Manifest = {"metadata": {"name": "j"}, "spec": {"suspend": True}, "status": {}}
+    assert judge([], [pod("a", "Succeeded")]).code is ExitCode.SUCCEEDED
+    assert judge([], [pod("a", "Failed")]).failed == ("pod/a",)
+    assert judge([failed], [pod("a", "Failed", owner="j")]).failed == ("job/j",)
+    assert not judge([waiting], []).over
+    assert not judge([], [pod("a", "Running")]).over
+    assert judge([suspended], []).over
+
+
+def test_an_exit_code_can_be_asked_from_a_container() -> None:
+    pods = [pod("a", "Failed", 7), pod("b", "Failed", 9, owner="j"), pod("c", "Pending")]
+    assert exit_code_of("a", pods, 1) == 7
+    assert exit_code_of("a/c", pods, 1) == 7
+    assert exit_code_of("a/other", pods, 1) == 1
+    assert exit_code_of("j", pods, 1) == 9
+    assert exit_code_of("nobody", pods, 1) == 1
+    assert json.dumps(exit_code_of("c", pods, 1)) == "1"
