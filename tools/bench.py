@@ -228,10 +228,17 @@ def main() -> int:
 def _environment(home: Path) -> dict[str, str]:
     """Ours, without what would make podbridge read a configuration of this machine."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PODBRIDGE_")}
-    for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
-        folder = home / variable.split("_")[1].lower()
-        folder.mkdir(mode=0o700)
-        kept[variable] = str(folder)
+    # Compiled modules are kept between runs, as where the package is installed.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    folders = {
+        "PYTHONPYCACHEPREFIX": "compiled",
+        "XDG_CONFIG_HOME": "config",
+        "XDG_RUNTIME_DIR": "runtime",
+        "XDG_STATE_HOME": "state",
+    }
+    for variable, name in folders.items():
+        (home / name).mkdir(mode=0o700)
+        kept[variable] = str(home / name)
     return kept
 
 

@@ -104,6 +104,9 @@ async def attend(
                 code = int(ExitCode.TIMEOUT)
             elif signals.first is not None:
                 code = 128 + signals.first
+            elif session.cut_short:
+                # Somebody else deleted it: what its pods answered to that is no success.
+                code = int(ExitCode.FAILED)
             elif manner.exit_code_from:
                 code = exit_code_of(manner.exit_code_from, session.store.pods.values(), code)
             await conclude(run, view, provider, manner, code)

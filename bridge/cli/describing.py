@@ -101,7 +101,7 @@ def describe_run(state: RunState, now: float) -> str:
     text.add("Objects", "\n".join(f"{kind}: {', '.join(kinds[kind])}" for kind in kinds))
     _run_jobs(text, state, now)
     _run_pods(text, [Found(state, one) for one in state.pods.values()], now)
-    _waiting(text, state.pods.values())
+    _waiting(text, state, state.pods.values())
     _events(text, state, lambda _: True, now)
     return str(text)
 
@@ -128,11 +128,14 @@ def _run_pods(text: _Text, pods: list[Found], now: float) -> None:
         text.line(f"... and {len(pods) - _SHOWN} more: podbridge get pods", 1)
 
 
-def _waiting(text: _Text, pods: Iterable[Manifest]) -> None:
+def _waiting(text: _Text, state: RunState, pods: Iterable[Manifest]) -> None:
     """Why pods wait: pods that wait for the same reason in one line."""
     reasons: dict[str, list[str]] = {}
     for pod in pods:
-        for why in why_waiting(pod):
+        whys = why_waiting(pod)
+        if whys and state.resumable and (pod.get("status") or {}).get("phase") == "Pending":
+            whys = [f"nobody attends the run: podbridge attach {state.name} resumes it"]
+        for why in whys:
             reasons.setdefault(why, []).append(pod["metadata"]["name"])
     if not reasons:
         return
@@ -196,7 +199,7 @@ def describe_job(found: Found, now: float) -> str:
     _template(text, spec["template"])
     pods = pods_of(found)
     _run_pods(text, pods, now)
-    _waiting(text, (one.object for one in pods))
+    _waiting(text, state, (one.object for one in pods))
     names = {one.name for one in pods} | {metadata["name"]}
     _events(text, state, lambda about: about["name"] in names, now)
     return str(text)
@@ -269,7 +272,7 @@ def describe_pod(found: Found, now: float) -> str:
     _conditions(text, status)
     _volumes(text, spec, 0)
     text.add("QoS Class", status.get("qosClass") or NONE)
-    _waiting(text, [pod])
+    _waiting(text, state, [pod])
     uid = metadata["uid"]
     _events(text, state, lambda about: about["uid"] == uid, now)
     return str(text)

@@ -107,7 +107,7 @@ def _pod(asked: Asked) -> Manifest:
     if asked.image is None and not command:
         raise click.UsageError(f"nothing to run in {name}: give --image, or a command after --")
     if command:
-        container["command"] = command
+        container["command"] = [_literal(one) for one in command]
     if asked.env:
         container["env"] = [
             {"name": key, "value": _literal(value)} for key, value in map(_pair, asked.env)

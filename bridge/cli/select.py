@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bridge.local.store import Change
     from bridge.pods import Manifest
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that the process that attends a run, or a backend, may take to say how it stands."""
 
 BACKEND = "podbridge.io/backend"
@@ -232,6 +232,20 @@ async def _observe_one(state: RunState, provider: Onlooker) -> None:
             await _settle(state, provider)
     except TimeoutError:
         state.problem = f"{', '.join(backends_of(state))} does not answer"
+    except ExceptionGroup as group:
+        # What ends one of a session's tasks comes in groups; anything else is a defect of ours.
+        known, rest = group.split(BridgeError)
+        if rest is not None or known is None:
+            raise
+        state.problem = str(next(_leaves(known)))
+
+
+def _leaves(group: ExceptionGroup[BridgeError]) -> Iterator[BridgeError]:
+    for one in group.exceptions:
+        if isinstance(one, ExceptionGroup):
+            yield from _leaves(one)
+        else:
+            yield one
 
 
 async def _settle(state: RunState, provider: Onlooker) -> None:

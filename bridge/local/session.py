@@ -63,6 +63,8 @@ class Session:
         self._dirty: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deleting = run.deleting
+        self.cut_short = False
+        """Its deletion was ordered before it was over."""
         self.over = asyncio.Event()
         """Set once nothing of the run is left to do."""
 
@@ -112,6 +114,7 @@ class Session:
         """Orders the deletion of the whole run; again with a shorter grace to hurry it."""
         if not self._deleting:
             self._deleting = True
+            self.cut_short = not self._is_over()
             self.run.order_deletion()
             self.store.tell_run({"name": self.run.name, "phase": "Deleting"})
         self.store.complete = True

@@ -50,11 +50,8 @@ class Backend:
         self._list_every = list_every
         self._refresh = asyncio.Event()
         self._opened = False
-
-    @property
-    def containers(self) -> seam.Containers | None:
+        self.containers = adapter if isinstance(adapter, seam.Containers) else None
         """The adapter, where it starts each container by itself."""
-        return self.adapter if isinstance(self.adapter, seam.Containers) else None
 
     def refresh(self) -> None:
         """Has it listed now rather than at the next turn."""

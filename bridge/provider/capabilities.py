@@ -222,9 +222,10 @@ def judge(adapter: Adapter, manifest: Manifest, workload: Workload) -> Assessmen
     """`assess`, and what only values can tell: late references, and the adapter's own `check`."""
     found = assess(adapter, manifest)
     more = list(adapter.check(workload))
-    if not isinstance(adapter, Containers):
+    late = late_fields(manifest)
+    if late and not isinstance(adapter, Containers):
         words = "the pod's addresses are not known here before its containers start"
-        more += [Violation(where, words) for where in late_fields(manifest)]
+        more += [Violation(where, words) for where in late]
     if not more:
         return found
     known = {violation.field for violation in found.violations}

@@ -23,6 +23,9 @@ from bridge.rpc.v1.provider_pb2 import (
 
 BATCH = 256
 """Events in one message at the most: 256 small pods are well under gRPC's 4 MiB."""
+PAUSE = 0.01
+"""Seconds between messages to one watcher: news after a quiet time is told at once, and what comes
+in a flood is told together, each pod's newest facts only. A message costs as much as a call."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class Journal:
         resumed = epoch == self.epoch and self._compacted <= revision <= self._revision
         cursor = revision if resumed else 0
         first: list[WatchPodsEvent] = []
+        loop, told = asyncio.get_running_loop(), -PAUSE
         if not resumed:
             started = SnapshotStarted(backends=self._backends)
             first.append(WatchPodsEvent(revision=0, snapshot_started=started))
@@ -78,10 +82,13 @@ class Journal:
             first = []
             if events:
                 cursor = max(cursor, events[-1].revision)
+                told = loop.time()
             for start in range(0, len(events), BATCH):
                 yield WatchPodsResponse(epoch=self.epoch, events=events[start : start + BATCH])
             if not events or self._revision == cursor:
                 await changed.wait()
+            if (early := told + PAUSE - loop.time()) > 0:
+                await asyncio.sleep(early)
 
     def _since(self, cursor: int) -> list[WatchPodsEvent]:
         found: list[WatchPodsEvent] = []

@@ -105,8 +105,10 @@ async def test_a_pod_goes_all_the_way_through_a_provider(module: Any) -> None:
                     if event.pod.stage == pod_pb2.POD_STAGE_ENDED:
                         ended = event.pod.containers[0].terminated
                         ack = pb.PodAck(uid=request.pod.uid, revision=event.revision)
-                        epoch = message.epoch
-                        await provider.ack_pods(pb.AckPodsRequest(epoch=epoch, pods=[ack]))
+                        acks = pb.AckPodsRequest(
+                            cluster=request.pod.cluster, epoch=message.epoch, pods=[ack]
+                        )
+                        await provider.ack_pods(acks)
                         await provider.delete_pod(pb.DeletePodRequest(pod=request.pod))
                 if pod_pb2.POD_STAGE_GONE in stages:
                     break
