@@ -16,8 +16,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import ClassVar
 
-from bridge.adapter import YES, Rate, Support
-from bridge.errors import Violation
+from bridge.adapter import YES, LogOptions, Rate, Support
+from bridge.errors import NotFound, Violation
 from bridge.workload import (
     ContainerState,
     Exit,
@@ -124,6 +124,16 @@ class Adapter:
                         yield self._pods[key]
         finally:
             self._listeners.discard(listener)
+
+    async def logs(
+        self, identity: Identity, container: str, options: LogOptions
+    ) -> AsyncIterator[bytes]:
+        """What does not run writes nothing; NotFound where the pod is not there."""
+        if identity.key not in self._pods:
+            raise NotFound(f"no pod {identity.uid}")
+        nothing: tuple[bytes, ...] = ()
+        for piece in nothing:
+            yield piece
 
     def _tell(self, observed: Observed) -> None:
         key = observed.identity.key

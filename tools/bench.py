@@ -144,7 +144,9 @@ def provider(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     yield Figure("CreatePod over gRPC", created.rate, "/s", 1500, at_least=True, note=note)
     yield Figure("  latency p50", created.percentile(0.50) * 1e3, "ms")
     yield Figure("  latency p99", created.percentile(0.99) * 1e3, "ms", 50)
-    yield Figure("  last change delivered after", created.delivered, "s", note="from the first call")
+    yield Figure(
+        "  last change delivered after", created.delivered, "s", note="from the first call"
+    )
     yield Figure("  pods delivered", created.calls / created.delivered, "/s", 1500, at_least=True)
     yield Figure("bare grpc.aio echo", echo.rate, "/s", note="the same messages")
     yield Figure("  CreatePod to echo", created.rate / echo.rate, "")

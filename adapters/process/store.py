@@ -12,6 +12,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,9 @@ class Store:
             return
         self._forget(lambda one: one == folder)
         _remove_tree(gone)
+        with suppress(OSError):
+            # The last pod of its cluster; a pod that comes at this moment is made again.
+            folder.parent.rmdir()
 
     def update_files(self, identity: Identity, changed: Iterable[Files]) -> None:
         """Replaces the files of volumes. NotFound."""

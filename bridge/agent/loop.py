@@ -118,6 +118,9 @@ class Agent:
                 tasks.create_task(self._watch_cluster(), name="watch cluster")
                 tasks.create_task(self._watch_provider(), name="watch provider")
                 tasks.create_task(self._send_acks(), name="acknowledge")
+        except* BridgeError as group:
+            # One of them cannot go on (another contract): the others were cancelled for it.
+            raise group.exceptions[0] from None
         finally:
             await self._queue.close()
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Literal
 from bridge.cli.follow import LogFollower
 from bridge.cli.view.closing import gather
 from bridge.cli.wiring import Target, provider_of
-from bridge.errors import Unavailable
 from bridge.local.control import ControlServer
 from bridge.local.outcome import ExitCode, exit_code_of
 from bridge.local.session import NODE, Session
@@ -33,11 +32,6 @@ if TYPE_CHECKING:
     from bridge.local.store import Change
     from bridge.pods import Manifest
 
-FIRST_ANSWER = 10.0
-"""Seconds that a provider at an address may take to answer before nothing is started."""
-NOBODY = "00000000-0000-0000-0000-000000000000"
-"""A cluster that no run belongs to."""
-
 
 @dataclass(frozen=True, slots=True)
 class Manner:
@@ -49,21 +43,6 @@ class Manner:
     junit: Path | None = None
     exit_code_from: str = ""
     """POD or POD/CONTAINER whose exit code is the command's."""
-
-
-async def reachable(target: Target) -> None:
-    """Unavailable where nobody answers at the target's address."""
-    request = pb.WatchNodeRequest(cluster=NOBODY, node=NODE)
-    async with provider_of(target) as provider:
-        try:
-            async with asyncio.timeout(FIRST_ANSWER):
-                async for _ in provider.watch_node(request):
-                    return
-        except TimeoutError:
-            raise Unavailable(f"the provider at {target.provider} does not answer") from None
-        except Unavailable as error:
-            words = f"the provider at {target.provider} does not answer: {error}"
-            raise Unavailable(words) from None
 
 
 async def attend(

@@ -47,6 +47,24 @@ def leave_to_background(log: Path, work: Callable[[], int], ready: Callable[[], 
         os._exit(code)
 
 
+def ask_apart(question: Callable[[], bool]) -> bool | None:
+    """The answer that a process of its own finds, so that this one stays without threads and event
+    loops and can still leave work to the background. None: it could not find any."""
+    reading, writing = os.pipe()
+    if child := os.fork():
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            answer = pipe.read(1)
+        os.waitpid(child, 0)
+        return answer == b"1" if answer else None
+    try:
+        os.write(writing, b"1" if question() else b"0")
+    except BaseException:  # noqa: BLE001, S110 - whoever asks again says what is wrong
+        pass
+    finally:
+        os._exit(0)
+
+
 def _redirect(log: Path) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -114,7 +114,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        code = _say(f"{error.filename or 'this machine'}: {error.strerror or error}", 3)
+        code = _say(f"{error.filename or 'this machine'}: {error.strerror or error}", 2)
     except Exception as error:
         from bridge.errors import BridgeError
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from bridge.cli.wiring import PROCESS_WARNING, Target, choose_backends, load_config, read_tls
-from bridge.errors import Invalid, NotFound, Violation
+from bridge.errors import Invalid, Violation
 from bridge.pods import Manifest
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def launch(asked: Asked) -> int:
 
         check_writable(asked.junit)
     if target.provider is not None:
-        from bridge.cli.attend import reachable
+        from bridge.cli.wiring import reachable
 
         asyncio.run(reachable(target))
     run = _find_or_create(asked, objects, target)
@@ -234,7 +234,8 @@ def choose_target(asked: Asked, config: Config) -> Target:
     if asked.provider is not None:
         if asked.on is not None:
             raise click.UsageError("--on chooses among backends here; --provider has its own")
-        return Target((), asked.provider, config.max_run, read_tls(config))
+        file = os.path.abspath(asked.config) if asked.config else None
+        return Target((), asked.provider, config.max_run, read_tls(config), file)
     backends = choose_backends(config, asked.on)
     if not backends:
         if not (sys.stdin.isatty() and sys.stderr.isatty() and asked.output == "text"):
@@ -321,17 +322,3 @@ def start_in_background(run: Run, target: Target, manner: Manner) -> None:
         return asyncio.run(attend(run, target, SilentView(run.name), manner))
 
     leave_to_background(run.log, work, run.attend)
-
-
-def known_run(name: str) -> Run:
-    """The run of that name; NotFound with the nearest."""
-    from bridge.local.runs import Runs
-
-    try:
-        return Runs().get(name)
-    except NotFound:
-        from bridge.config import nearest
-
-        near = nearest(name, [one.name for one in Runs()])
-        hint = f'; did you mean "{near}"?' if near else "; podbridge ps lists them"
-        raise NotFound(f'no run named "{name}"{hint}') from None

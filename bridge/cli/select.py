@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -189,8 +189,8 @@ async def load(runs: Iterable[Run]) -> list[RunState]:
     groups: dict[str, list[RunState]] = {}
     for one in states:
         if one.attendant is None or one.name in gone:
-            target = {key: one.run.wanted.options.get(key) for key in ("provider", "backends")}
-            groups.setdefault(json.dumps(target, sort_keys=True), []).append(one)
+            target = json.dumps(one.run.wanted.options, sort_keys=True)
+            groups.setdefault(target, []).append(one)
     await asyncio.gather(*(_observe(group) for group in groups.values()))
     return states
 
@@ -232,20 +232,8 @@ async def _observe_one(state: RunState, provider: Onlooker) -> None:
             await _settle(state, provider)
     except TimeoutError:
         state.problem = f"{', '.join(backends_of(state))} does not answer"
-    except ExceptionGroup as group:
-        # What ends one of a session's tasks comes in groups; anything else is a defect of ours.
-        known, rest = group.split(BridgeError)
-        if rest is not None or known is None:
-            raise
-        state.problem = str(next(_leaves(known)))
-
-
-def _leaves(group: ExceptionGroup[BridgeError]) -> Iterator[BridgeError]:
-    for one in group.exceptions:
-        if isinstance(one, ExceptionGroup):
-            yield from _leaves(one)
-        else:
-            yield one
+    except BridgeError as error:
+        state.problem = error.message
 
 
 async def _settle(state: RunState, provider: Onlooker) -> None:

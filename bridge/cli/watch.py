@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bridge.cli.view import View
     from bridge.local.runs import Run
 
+_LOOK = 0.02
+"""Seconds between two looks at whether a process that attends a run listens yet."""
 LEFT = 130
 """The exit code of whoever stops watching by Ctrl-C, as shells have it for SIGINT."""
 
@@ -28,6 +30,9 @@ async def watch(run: Run, view: View, manner: Manner) -> int:
     client = ControlClient(run.control)
     async with onlooker_of(target_of(run)) as provider:
         await synced(provider, run.wanted.uid)
+        while run.attendant is not None and not await client.listens():  # noqa: ASYNC110
+            # It has only just begun to attend the run: nothing tells when it listens.
+            await asyncio.sleep(_LOOK)
         left = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

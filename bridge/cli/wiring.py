@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from bridge.agent.provider import ProviderClient
     from bridge.cli.onlooker import Onlooker
     from bridge.config import BackendConfig, Config
-    from bridge.local.outcome import Outcome
     from bridge.local.runs import Run
-    from bridge.local.store import Change
     from bridge.provider.service import Provider
     from bridge.rpc.channel import Tls
+
+FIRST_ANSWER = 10.0
+"""Seconds that a provider at an address may take to answer before nothing is started."""
+NOBODY = "00000000-0000-0000-0000-000000000000"
+"""A cluster that no run belongs to."""
 
 PROCESS_WARNING = (
     "process: plain processes of this machine, as you; no images, no isolation of any kind"
@@ -130,6 +133,8 @@ class Target:
     provider: str | None
     max_run: float
     tls: Tls | None = None
+    config: str | None = None
+    """The configuration file that was named, for what is not kept with a run: keys."""
 
     def remember(self) -> dict[str, Any]:
         """What a run keeps, so that whoever attends it later finds the same place."""
@@ -140,6 +145,7 @@ class Target:
                 for one in self.backends
             ],
             "max_run": self.max_run,
+            "config": self.config,
         }
 
 
@@ -176,6 +182,27 @@ async def onlooker_of(target: Target) -> AsyncIterator[Onlooker]:
         yield Onlooker(provider, provider.settled)
 
 
+async def reachable(target: Target) -> None:
+    """Unavailable where nobody answers at the target's address."""
+    import asyncio
+
+    from bridge.errors import Unavailable
+    from bridge.local.session import NODE
+    from bridge.rpc.v1 import provider_pb2 as pb
+
+    request = pb.WatchNodeRequest(cluster=NOBODY, node=NODE)
+    async with provider_of(target) as provider:
+        try:
+            async with asyncio.timeout(FIRST_ANSWER):
+                async for _ in provider.watch_node(request):
+                    return
+        except TimeoutError:
+            raise Unavailable(f"the provider at {target.provider} does not answer") from None
+        except Unavailable as error:
+            words = f"the provider at {target.provider} does not answer: {error}"
+            raise Unavailable(words) from None
+
+
 async def _at_once() -> None:
     return
 
@@ -203,8 +230,8 @@ def target_of(run: Run) -> Target:
         for one in kept["backends"]
     ]
     # Keys are not kept with a run: they are read again from where the configuration says.
-    tls = read_tls(load_config(None)) if kept["provider"] is not None else None
-    return Target(tuple(backends), kept["provider"], kept["max_run"], tls)
+    tls = read_tls(load_config(kept["config"])) if kept["provider"] is not None else None
+    return Target(tuple(backends), kept["provider"], kept["max_run"], tls, kept["config"])
 
 
 async def synced(provider: ProviderClient, cluster: str) -> None:
@@ -228,64 +255,12 @@ async def delete_run(run: Run) -> None:
     from bridge.local.session import Session
 
     run.order_deletion()
-    async with provider_of(target_of(run)) as provider:
+    target = target_of(run)
+    if target.provider is not None:
+        await reachable(target)
+    async with provider_of(target) as provider:
         await Session(run, provider).attend()
     run.remove()
-
-
-async def objects_of(run: Run) -> list[Change]:
-    """How a run stands, as the changes that a watcher gets up to SYNCED: from the process that
-    attends it, or, where nobody does, from the backends themselves."""
-    from bridge.errors import Unavailable
-    from bridge.local.control import ControlClient
-
-    found: list[Change] = []
-    if run.attendant is not None:
-        try:
-            async for change in ControlClient(run.control).changes():
-                if change.type == "SYNCED":
-                    return found
-                found.append(change)
-        except Unavailable:
-            # It ended between the look and the call: then the backends tell.
-            found = []
-    return await _observe(run)
-
-
-async def outcome_of(run: Run) -> Outcome:
-    """How a run stands."""
-    from bridge.local.outcome import judge
-
-    changes = await objects_of(run)
-    return judge(
-        [one.object for one in changes if one.kind == "Job"],
-        [one.object for one in changes if one.kind == "Pod"],
-    )
-
-
-async def _observe(run: Run) -> list[Change]:
-    import asyncio
-
-    from bridge.local.session import Session
-
-    async with onlooker_of(target_of(run)) as provider:
-        session = Session(run, provider, observe=True)
-        attending = asyncio.create_task(session.attend(), name="observe")
-        settled = asyncio.create_task(session.settled(provider.settled), name="settle")
-        try:
-            await asyncio.wait([attending, settled], return_when=asyncio.FIRST_COMPLETED)
-            if attending.done():
-                attending.result()
-            found: list[Change] = []
-            async for change in session.store.changes():
-                if change.type == "SYNCED":
-                    break
-                found.append(change)
-            return found
-        finally:
-            attending.cancel()
-            settled.cancel()
-            await asyncio.gather(attending, settled, return_exceptions=True)
 
 
 def bare_backends(config: Config) -> tuple[BackendConfig, ...]:

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from bridge.addresses import is_local
 from bridge.config import source
 from bridge.config.models import API_VERSION, BackendConfig, Config, OptionsModel, leaves
 from bridge.config.source import Path_, Source, join
-from bridge.config.values import is_private, nearest, shown
+from bridge.config.values import nearest, shown
 from bridge.errors import BridgeError, Invalid, Violation
 
 PREFIX = "PODBRIDGE_"
@@ -259,7 +260,7 @@ class _Loading:
 
     def _tls(self, config: Config) -> None:
         listen, tls = config.provider.listen, config.provider.tls
-        if listen is not None and tls is None and not is_private(listen):
+        if listen is not None and tls is None and not is_local(listen):
             words = f"required, because other hosts can reach {listen} (provider.listen)"
             self._add("provider.tls", words)
 

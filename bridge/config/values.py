@@ -7,7 +7,6 @@ and what is allowed. A secret's reference never shows what it was given: it may 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import math
 import re
 import uuid
@@ -125,13 +124,13 @@ def canonical_uuid(value: object) -> str:
 
 
 def address(value: object) -> str:
-    """`unix:///absolute/path`, or `host:port` (IPv6 in brackets)."""
+    """`unix:///absolute/path`, or `host:port` (IPv6 in brackets; port 0: a free one)."""
     if isinstance(value, str):
         if value.startswith("unix:///") and len(value) > len("unix:///") and "\0" not in value:
             return value
         host, colon, port = value.rpartition(":")
         if (
-            (colon and host and re.fullmatch(r"[1-9]\d{0,4}", port, re.ASCII))
+            (colon and host and re.fullmatch(r"0|[1-9]\d{0,4}", port, re.ASCII))
             and int(port) < 65536
             and re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+", host)
         ):
@@ -139,17 +138,6 @@ def address(value: object) -> str:
     raise ValueError(
         f'found {shown(value)}; allowed: "unix:///path" or "host:port" ("127.0.0.1:7443")'
     )
-
-
-def is_private(listen: str) -> bool:
-    """Whether an address cannot be reached from another host."""
-    if listen.startswith("unix:"):
-        return True
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _positive(amount: int, value: object) -> int:

@@ -115,6 +115,15 @@ class ControlClient:
         finally:
             writer.close()
 
+    async def listens(self) -> bool:
+        """Whether somebody listens there (already)."""
+        try:
+            _, writer = await self._open()
+        except Unavailable:
+            return False
+        writer.close()
+        return True
+
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             folder, short = _short(self._path)

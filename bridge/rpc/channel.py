@@ -10,11 +10,11 @@ The numbers, and why:
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
 import grpc
 
+from bridge.addresses import is_local
 from bridge.errors import Invalid, Violation
 
 CONTRACT = 1
@@ -60,20 +60,6 @@ class Tls:
     ca: bytes
     cert: bytes
     key: bytes = field(repr=False)
-
-
-def is_local(address: str) -> bool:
-    """Whether plain text is allowed there: a unix socket, or a loopback address."""
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    host, _, _ = address.rpartition(":")
-    host = host.strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def require_tls(address: str, tls: Tls | None) -> None:

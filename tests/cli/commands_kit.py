@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bridge.cli.entry import cli
+from bridge.cli.wiring import Target
+from bridge.config import BackendConfig
 from bridge.errors import BridgeError, Invalid, NotFound, Unsupported
 from bridge.local.runs import Run, Runs, Wanted
 
@@ -64,19 +66,17 @@ def podbridge(
 
 def make_run(name: str, *objects: dict[str, Any], created: float = 0.0) -> Run:
     """A run on disk that nobody attends."""
-    options = {"provider": None, "backends": [_backend("null")], "max_run": 3600.0}
-    return Runs().create(name, list(objects), options, created)
+    return Runs().create(name, list(objects), _options("null"), created)
 
 
 def fake_run(name: str = "words", folder: Path = Path("/nowhere")) -> Run:
     """A run that is on no disk."""
-    options = {"provider": None, "backends": [_backend("process")], "max_run": 3600.0}
     uid = "6a0c1b3e-0000-4000-8000-000000000000"
-    return Run(folder / name, Wanted(name, uid, 0.0, [], options))
+    return Run(folder / name, Wanted(name, uid, 0.0, [], _options("process")))
 
 
-def _backend(name: str) -> dict[str, Any]:
-    return {"config": {"name": name, "type": name}, "options": {}}
+def _options(name: str) -> dict[str, Any]:
+    return Target((BackendConfig(name=name, type=name),), None, 3600.0).remember()
 
 
 def pod(name: str = "web", *, spec: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable
 
@@ -53,9 +54,12 @@ def proven(place: Place, pods: int = PODS) -> None:
     assert (one["status"]["succeeded"], one["status"]["failed"]) == (len(good), pods - len(good))
 
 
-def removed(place: Place) -> None:
-    """Nothing is left once it is deleted."""
+def removed(place: Place, serving: Going | None = None) -> None:
+    """Nothing is left once it is deleted, and its provider has gone."""
     place.podbridge("delete", "it")
+    if serving is not None:
+        serving.signal(signal.SIGTERM)
+        assert serving.end().code == 0
     assert place.run_names() == []
     assert place.processes() == []
     pods = place.path / "state" / "podbridge" / "process"
@@ -91,11 +95,9 @@ def test_provider_killed_twice(place: Place) -> None:
         serving = provider(place)
     done = going.end()
     assert done.code == 1, done.said
-    assert done.out.count(" said ") == PODS
+    assert done.out.count(" said ") == PODS, done.said
     proven(place)
-    removed(place)
-    serving.signal(15)
-    assert serving.end().code == 0
+    removed(place, serving)
 
 
 def test_run_killed(place: Place) -> None:
@@ -105,7 +107,7 @@ def test_run_killed(place: Place) -> None:
     assert place.status("it") == "Unattended"
     assert place.podbridge("wait", "it", code=3).errors != []
     done = place.podbridge("attach", "it", code=1)
-    assert done.out.count(" said ") == PODS
+    assert done.out.count(" said ") == PODS, done.said
     proven(place)
     removed(place)
 
@@ -122,11 +124,9 @@ def test_long_dead(place: Place) -> None:
     until(lambda: not place.processes(), "all keepers have gone")
     serving = provider(place)
     done = place.podbridge("attach", "it", code=1)
-    assert done.out.count(" said ") == PODS
+    assert done.out.count(" said ") == PODS, done.said
     proven(place)
-    removed(place)
-    serving.signal(15)
-    assert serving.end().code == 0
+    removed(place, serving)
 
 
 def test_deleted_while_nobody_attends(place: Place) -> None:
@@ -153,8 +153,6 @@ def test_both_killed(place: Place, seed: int) -> None:
         going = place.start("attach", "it")
     done = going.end()
     assert done.code == 1, done.said
-    assert done.out.count(" said ") == pods
+    assert done.out.count(" said ") == pods, done.said
     proven(place, pods)
-    removed(place)
-    serving.signal(15)
-    assert serving.end().code == 0
+    removed(place, serving)

@@ -83,7 +83,9 @@ class Watcher:
 
     async def ack(self, name: str) -> None:
         ack = pb.PodAck(uid=self.facts[name].pod.uid, revision=self.revisions[name])
-        await self._provider.ack_pods(pb.AckPodsRequest(cluster=CLUSTER, epoch=self.epoch, pods=[ack]))
+        await self._provider.ack_pods(
+            pb.AckPodsRequest(cluster=CLUSTER, epoch=self.epoch, pods=[ack])
+        )
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.paper import Cloud, PaperAdapter
 
+from bridge.addresses import is_local
 from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
 from bridge.provider.backend import Backend
 from bridge.provider.server import SERVICE, Server
@@ -133,8 +134,8 @@ async def test_plain_text_is_refused_off_this_host() -> None:
             Server(Provider(Tracker([])), address)
         with pytest.raises(Invalid, match="mutual TLS"):
             RemoteProvider(address)
-    assert channel.is_local("[::1]:80")
-    assert channel.is_local("localhost:80")
+    assert is_local("[::1]:80")
+    assert is_local("localhost:80")
 
 
 def _certificate(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from bridge.local.runs import Run
 
 _EXAMPLES = """
 \b
@@ -32,12 +35,14 @@ def command(
 ) -> int:
     """Come back to a run without losing a line; exit as the run does."""
     from bridge.cli.attend import Manner, attend
-    from bridge.cli.launch import known_run, seconds_of, start_in_background
+    from bridge.cli.launch import seconds_of, start_in_background
+    from bridge.cli.select import find_run
     from bridge.cli.view import make_view
     from bridge.cli.watch import watch
-    from bridge.cli.wiring import outcome_of, target_of
+    from bridge.cli.wiring import target_of
+    from bridge.errors import Unavailable
 
-    run = known_run(name)
+    run = find_run(name)
     if junit is not None:
         from bridge.cli.view.junit import check_writable
 
@@ -45,7 +50,7 @@ def command(
     manner = Manner(logs, seconds_of(timeout), junit)
     target = target_of(run)
     if run.attendant is None:
-        if run.deleting or asyncio.run(outcome_of(run)).over:
+        if run.deleting or _is_over(run):
             view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
             try:
                 if run.attend():
@@ -56,5 +61,23 @@ def command(
     view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
     try:
         return asyncio.run(watch(run, view, manner))
+    except Unavailable:
+        # Whoever attended it may have finished it before it could be asked.
+        if run.attendant is None and _is_over(run) and run.attend():
+            return asyncio.run(attend(run, target, view, manner))
+        raise
     finally:
         view.close()
+
+
+def _is_over(run: Run) -> bool:
+    from bridge.cli.background import ask_apart
+    from bridge.cli.select import load
+
+    def over() -> bool:
+        (state,) = asyncio.run(load([run]))
+        return state.outcome.over and not state.problem
+
+    answer = ask_apart(over)
+    # What went wrong there goes wrong here too, and is told.
+    return over() if answer is None else answer

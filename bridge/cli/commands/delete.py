@@ -34,12 +34,12 @@ def command(
     names: tuple[str, ...], grace_period: int | None, force: bool, every: bool, no_wait: bool
 ) -> int:
     """Stop runs and remove what is left of them; return when the backends confirm."""
-    from bridge.cli.launch import known_run
+    from bridge.cli.select import find_run
     from bridge.local.runs import Runs
 
     if bool(names) == every:
         raise click.UsageError("name the runs to delete, or give --all")
-    runs = list(Runs()) if every else [known_run(name) for name in dict.fromkeys(names)]
+    runs = list(Runs()) if every else [find_run(name) for name in dict.fromkeys(names)]
     grace = 0.0 if force else None if grace_period is None else float(grace_period)
     if not runs:
         click.echo("no runs", err=True)
