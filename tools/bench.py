@@ -95,7 +95,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
 
 
 def median(times: int, arguments: Sequence[str], environment: Mapping[str, str]) -> float:
-    """The median wall time of a command. The first run, which warms the disk's cache, counts not."""
+    """The median wall time of a command. A first run, which compiles, does not count."""
     run(arguments, environment)
     return statistics.median(run(arguments, environment).seconds for _ in range(times))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bridge.errors import BridgeError, Invalid, Unsupported, Violation
+from bridge.local import clusterless
 
 if TYPE_CHECKING:
     from bridge.adapter import Adapter
@@ -133,6 +134,8 @@ async def _ask(
         out = []
         for loaded, pod in wanted:
             found = await _assessment(store, config, adapter, pod, opened=not problem)
+            more = (*found.approximations, *clusterless.ignored(pod))
+            found = replace(found, approximations=more)
             out.append(_verdict(config, adapter, loaded, found, problem))
         return out
     finally:
@@ -149,10 +152,8 @@ async def _assessment(
     from bridge.provider.placement import Place, candidates
     from bridge.provider.translate import pod_request, translate
 
-    if tokens := _token_fields(pod):
-        words = "service account tokens need a cluster"
+    if own := tuple(clusterless.refused(pod)):
         table = capabilities.assess(adapter, pod)
-        own = tuple(Violation(one, words) for one in tokens)
         return capabilities.Assessment(table.violations + own, table.approximations)
     try:
         request = await Builder(store, time.time).create(pod, identity(store, pod), time.time())
@@ -174,15 +175,6 @@ async def _assessment(
         sized = tuple(replace(one, source="") for one in error.violations)
         return capabilities.Assessment(sized, found.approximations)
     return found
-
-
-def _token_fields(pod: Manifest) -> list[str]:
-    return [
-        f"spec.volumes[{at}].projected.sources[{index}].serviceAccountToken"
-        for at, volume in enumerate(pod["spec"].get("volumes") or ())
-        for index, source in enumerate((volume.get("projected") or {}).get("sources") or ())
-        if "serviceAccountToken" in source
-    ]
 
 
 # Between an object and its pods.

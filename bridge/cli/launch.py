@@ -252,11 +252,14 @@ def choose_target(asked: Asked, config: Config) -> Target:
 
 def _assess(objects: Objects, target: Target) -> None:
     """Refuses what no chosen backend can run, before anything is started."""
-    if not target.backends:
-        return
-    from bridge.cli.commands.check import assess_objects
+    from bridge.cli.assess import assess_objects, pod_template
+    from bridge.local.clusterless import ignored
 
-    assess_objects(objects, target.backends)
+    if target.backends:
+        assess_objects(objects, target.backends)
+    for loaded in (*objects.pods, *objects.jobs, *objects.cronjobs):
+        for field, words in ignored(pod_template(loaded.obj)):
+            click.echo(f"warning: {Violation(field, words, loaded.source)}", err=True)
 
 
 def _find_or_create(asked: Asked, objects: Objects, target: Target) -> Run:

@@ -142,7 +142,7 @@ def _defaults() -> dict[str, Any]:
 class _Node:
     """One schema path: its default, and the nodes below it, made when first met."""
 
-    __slots__ = ("_below", "_shape", "default", "is_list", "is_object", "keeps_empty", "path")
+    __slots__ = ("_shape", "below", "default", "is_list", "is_object", "keeps_empty", "path")
 
     def __init__(self, path: str, want: Shape) -> None:
         item = want.item if want.kind == "list" else None
@@ -154,13 +154,14 @@ class _Node:
         # `emptyDir: {}` is a choice; `securityContext: {}` and `lifecycle: {}` say nothing.
         self.keeps_empty = path.startswith("spec.volumes[].")
         self._shape = inner
-        self._below: dict[str, _Node] = {}
+        self.below: dict[str, _Node] = {}
+        """Those that were met so far."""
 
     def child(self, name: str) -> _Node | None:
-        node = self._below.get(name)
+        node = self.below.get(name)
         if node is None and name in self._shape.fields:
             prefix = f"{self.path}[]" if self.is_list else self.path
-            node = self._below[name] = _Node(f"{prefix}.{name}", self._shape.fields[name])
+            node = self.below[name] = _Node(f"{prefix}.{name}", self._shape.fields[name])
         return node
 
 
@@ -207,8 +208,9 @@ def _object(
     out: list[tuple[str, str, Any]],
     injected: frozenset[str],
 ) -> None:
+    below = node.below
     for name, child in value.items():
-        inner = node.child(name)
+        inner = below.get(name) or node.child(name)
         if inner is None or child is None:
             continue
         default = inner.default
@@ -225,7 +227,7 @@ def _object(
                 del out[mark]
         elif inner.is_list:
             _list(child, inner, where, out, injected)
-        elif child not in ([], {}):
+        elif child or child not in ([], {}):
             out.append((inner.path, where, child))
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -215,3 +217,19 @@ async def test_two_providers_share_a_place(bench: ProcessBench) -> None:
         await until(two, pod.identity, is_running)
     await asyncio.gather(*(adapter.delete(pods[0].identity) for adapter in (one, two)))
     assert len(await one.list()) == len(await two.list()) == 4
+
+
+async def test_who_asked_for_a_start_is_killed_before_the_answer(bench: ProcessBench) -> None:
+    adapter = await bench.adapter()
+    pod = bench.brief(7)
+    await adapter.run(pod)
+    made = adapter._store.make_run(pod.identity, "main", 0)
+    assert made is not None
+    data = json.dumps(adapter._spec(pod, pod.containers[0], made)).encode()
+    ours, theirs = socket.socketpair()
+    ours.sendall(struct.pack("!I", len(data)) + data)
+    # The keeper that gets this end cannot answer any more.
+    ours.shutdown(socket.SHUT_RD)
+    await adapter._zygote._pass(theirs)
+    assert (await exit_of(adapter, pod.identity)).code == 7
+    ours.close()

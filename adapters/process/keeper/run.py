@@ -285,15 +285,21 @@ def _claim(spec: RunSpec, answer: socket.socket) -> int | None:
     try:
         directory = os.open(spec["run"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        answer.sendall(b"gone")
+        _answer(answer, b"gone")
         return None
     if files.lock(directory, create=True) is None or files.exists(files.STARTED, directory):
-        answer.sendall(b"exists")
+        _answer(answer, b"exists")
         return None
     if files.exists(f"../../{files.DELETING}", directory) or not os.path.exists(spec["run"]):
-        answer.sendall(b"gone")
+        _answer(answer, b"gone")
         return None
     return directory
+
+
+def _answer(answer: socket.socket, words: bytes) -> None:
+    # Whoever asked may have been killed meanwhile: the run goes on all the same.
+    with contextlib.suppress(OSError):
+        answer.sendall(words)
 
 
 def keep(spec: RunSpec, answer: socket.socket) -> None:
@@ -309,9 +315,9 @@ def keep(spec: RunSpec, answer: socket.socket) -> None:
         keeper.prepare()
     except OSError as error:
         # Nothing has happened and nothing says so: whoever asked may ask again.
-        answer.sendall(f"error: {error}".encode())
+        _answer(answer, f"error: {error}".encode())
         return
-    answer.sendall(b"started")
+    _answer(answer, b"started")
     answer.close()
     keeper.start()
     tell(spec["notify"], spec["pod"], _START_NOTICE)

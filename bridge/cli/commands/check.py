@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.assess import Verdict, assess, assess_objects, eligible_for
+from bridge.cli.assess import Verdict, assess, eligible_for
 from bridge.cli.output import format_option
 from bridge.errors import Invalid, Violation
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bridge.config import BackendConfig, Config
     from bridge.local.manifests import Objects
 
-__all__ = ["assess_objects", "command"]
 
 _EXAMPLES = """
 \b
