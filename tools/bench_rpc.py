@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ async def _create_pods(address: str, requests: Sequence[pb.CreatePodRequest]) ->
         wanted = {one.pod.uid for one in requests}
         delivery = asyncio.create_task(_delivery(onlooker, requests[0].pod.cluster, wanted))
         began = time.perf_counter()
-        load = await _flood([lambda one=one: _create(client, one) for one in requests])
+        load = await _flood([partial(_create, client, one) for one in requests])
         last = await delivery - began
         return Load(load.calls, load.seconds, load.latencies, max(last, load.seconds))
     finally:
@@ -223,7 +224,7 @@ async def _echo(address: str, requests: Sequence[pb.CreatePodRequest]) -> Load:
             response_deserializer=pb.CreatePodRequest.FromString,
         )
         await call(requests[0], wait_for_ready=True, timeout=START)
-        return await _flood([lambda one=one: call(one) for one in requests])
+        return await _flood([partial(call, one) for one in requests])
 
 
 async def _serve(address: str) -> None:

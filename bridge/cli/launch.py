@@ -70,11 +70,23 @@ def launch(asked: Asked) -> int:
 
         check_writable(asked.junit)
     if target.provider is not None:
-        from bridge.cli.wiring import reachable
-
-        asyncio.run(reachable(target))
+        _require_provider(target)
     run = _find_or_create(asked, objects, target)
     return _enter(run, target, asked, timeout)
+
+
+def _require_provider(target: Target) -> None:
+    """Unavailable where nobody answers at the target's address."""
+    from bridge.cli.background import ask_apart
+    from bridge.cli.wiring import reachable
+
+    def answers() -> bool:
+        asyncio.run(reachable(target))
+        return True
+
+    # Apart, as the run may yet be left to the background; what went wrong there does so here too.
+    if not ask_apart(answers):
+        answers()
 
 
 def load_objects(asked: Asked) -> Objects:

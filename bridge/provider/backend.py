@@ -52,6 +52,8 @@ class Backend:
         self._opened = False
         self.containers = adapter if isinstance(adapter, seam.Containers) else None
         """The adapter, where it starts each container by itself."""
+        self.tells_soon = isinstance(adapter, seam.Events) and self.containers is None
+        """Whether an event follows each launch, so that nothing need be told before it."""
 
     def refresh(self) -> None:
         """Has it listed now rather than at the next turn."""

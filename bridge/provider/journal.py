@@ -25,7 +25,7 @@ BATCH = 256
 """Events in one message at the most: 256 small pods are well under gRPC's 4 MiB."""
 PAUSE = 0.01
 """Seconds between messages to one watcher: news after a quiet time is told at once, and what comes
-in a flood is told together, each pod's newest facts only. A message costs as much as a call."""
+in a flood is told together, each pod's newest facts only."""
 
 
 @dataclass(slots=True)

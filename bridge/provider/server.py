@@ -59,7 +59,9 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
     async def _unary(
         self, call: Callable[[Any], Awaitable[Any]], request: Any, context: Any
     ) -> Any:
-        await _agree(context)
+        # With the answer itself: initial metadata would cost each call another round to the core.
+        context.set_trailing_metadata(channel.contract_metadata())
+        await _check(context)
         try:
             return await call(request)
         except BridgeError as error:
@@ -71,7 +73,8 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
     async def _stream(
         self, call: Callable[[Any], AsyncIterator[Any]], request: Any, context: Any
     ) -> AsyncIterator[Any]:
-        await _agree(context)
+        await context.send_initial_metadata(channel.contract_metadata())
+        await _check(context)
         try:
             async for message in call(request):
                 yield message
@@ -82,8 +85,7 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
             await _abort(context, Unavailable("the provider failed; see its log"))
 
 
-async def _agree(context: Any) -> None:
-    await context.send_initial_metadata(channel.contract_metadata())
+async def _check(context: Any) -> None:
     theirs = dict(context.invocation_metadata() or ()).get(channel.CONTRACT_KEY)
     if problem := channel.contract_problem(theirs):
         await _abort(context, Invalid(problem))

@@ -83,9 +83,8 @@ class Tracker:
                 await one.close()
 
     def add(self, record: Record) -> None:
-        """Takes a pod on."""
+        """Takes a pod on; its first step tells of it."""
         self.records[record.key] = record
-        self._publish(record)
         self.queue.add(record.key)
 
     def changed(self, record: Record) -> None:
@@ -186,8 +185,12 @@ class Tracker:
             raise
 
     async def _advance(self, record: Record) -> float | None:
-        if record.launched_at is None and not await self._launch(record):
-            return None
+        if record.launched_at is None:
+            if not await self._launch(record):
+                return None
+            if record.backend is not None and record.backend.tells_soon and not record.observed:
+                # Its first event is on its way, and is the next step.
+                return None
         backend = record.backend
         assert backend is not None
         record.problem = None

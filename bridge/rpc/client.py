@@ -84,7 +84,7 @@ class RemoteProvider:
                 request, timeout=channel.UNARY_DEADLINE, metadata=channel.contract_metadata()
             )
             response = await under_way
-            await _agree(under_way)
+            _agree(await under_way.trailing_metadata())
             return response
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
@@ -92,16 +92,18 @@ class RemoteProvider:
     async def _stream(self, call: Any, request: Any) -> AsyncIterator[Any]:
         try:
             under_way = call(request, metadata=channel.contract_metadata())
-            await _agree(under_way)
+            try:
+                _agree(await under_way.initial_metadata())
+            except Invalid:
+                under_way.cancel()
+                raise
             async for message in under_way:
                 yield message
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
 
 
-async def _agree(call: Any) -> None:
-    metadata = await call.initial_metadata()
+def _agree(metadata: Any) -> None:
     theirs = metadata.get(channel.CONTRACT_KEY) if metadata is not None else None
     if problem := channel.contract_problem(theirs):
-        call.cancel()
         raise Invalid(problem)

@@ -203,7 +203,7 @@ async def test_neighbouring_contracts_are_accepted_and_others_refused() -> None:
 async def test_a_client_refuses_a_server_of_another_time() -> None:
     class Future(provider_pb2_grpc.ProviderServicer):
         async def CreatePod(self, request: object, context: grpc.aio.ServicerContext) -> object:
-            await context.send_initial_metadata(((channel.CONTRACT_KEY, "9"),))
+            context.set_trailing_metadata(((channel.CONTRACT_KEY, "9"),))
             return pb.CreatePodResponse()
 
     server = grpc.aio.server()

@@ -103,24 +103,26 @@ def command(
     matches = select.selector(selector)
     word = select.kind_of(kind)
     runs = [select.find_run(run)] if run else select.all_runs()
-    states = asyncio.run(select.load(runs))
-    spaces = {
-        one["metadata"].get("namespace", "default")
-        for state in states
-        for one in (*state.pods.values(), *state.jobs.values())
-    }
-    query = _Query(
-        word,
-        name,
-        namespace,
-        matches,
-        output,
-        several=len(states) > 1 and not name,
-        spaces=all_namespaces or (namespace is None and bool(spaces - {"default"})),
-    )
-    _show(query, states, watch=watch)
-    if watch:
-        asyncio.run(_watch(query, states))
+    # One loop for both steps: a provider's client disturbs any loop but its own.
+    with asyncio.Runner() as loop:
+        states = loop.run(select.load(runs))
+        spaces = {
+            one["metadata"].get("namespace", "default")
+            for state in states
+            for one in (*state.pods.values(), *state.jobs.values())
+        }
+        query = _Query(
+            word,
+            name,
+            namespace,
+            matches,
+            output,
+            several=len(states) > 1 and not name,
+            spaces=all_namespaces or (namespace is None and bool(spaces - {"default"})),
+        )
+        _show(query, states, watch=watch)
+        if watch:
+            loop.run(_watch(query, states))
 
 
 def _show(query: _Query, states: Sequence[RunState], *, watch: bool) -> None:

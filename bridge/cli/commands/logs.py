@@ -75,10 +75,12 @@ def command(
         limit_bytes=limit_bytes,
         previous=previous,
     )
-    chosen = _choose([*([run] if run else []), *words], selector, namespace)
-    many = len(chosen.pods) > 1 or (follow and not chosen.done())
-    task = _Task(chosen, container, all_containers, part, Writer(prefix or many), many)
-    return asyncio.run(task.run(follow=follow))
+    # One loop for both steps: a provider's client disturbs any loop but its own.
+    with asyncio.Runner() as loop:
+        chosen = _choose(loop, [*([run] if run else []), *words], selector, namespace)
+        many = len(chosen.pods) > 1 or (follow and not chosen.done())
+        task = _Task(chosen, container, all_containers, part, Writer(prefix or many), many)
+        return loop.run(task.run(follow=follow))
 
 
 def _tail(tail: int | None) -> int | None:
@@ -120,7 +122,9 @@ class _Chosen:
     """Whether no more pods will come that are meant, too."""
 
 
-def _choose(words: Sequence[str], selector: str | None, namespace: str | None) -> _Chosen:
+def _choose(
+    loop: asyncio.Runner, words: Sequence[str], selector: str | None, namespace: str | None
+) -> _Chosen:
     from bridge.cli import select
 
     matches = select.selector(selector)
@@ -130,7 +134,7 @@ def _choose(words: Sequence[str], selector: str | None, namespace: str | None) -
         raise click.UsageError("name a run or a pod, or give -l SELECTOR")
     run, name = _split(words)
     runs = [select.find_run(run)] if run else select.all_runs()
-    states = asyncio.run(select.load(runs))
+    states = loop.run(select.load(runs))
 
     def wanted(one: Found) -> bool:
         metadata = one.object["metadata"]

@@ -51,8 +51,8 @@ def command(obj: dict[str, str | None], listen: str | None, on: str | None) -> i
 
 
 def _spare_collections() -> None:
-    """What a provider keeps of its pods lives long: looking for cycles in all of it again and again
-    takes a sixth of its time, and stops every call for up to a second."""
+    """What a provider keeps of its pods lives long, and is not worth looking through for cycles
+    again and again: creating 10,000 pods in one process went from 0.40 ms each to 0.25 ms."""
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
 

@@ -7,8 +7,9 @@ wrong with a manifest, RetryInfo for a throttle, ErrorInfo (domain "podbridge.io
 the error's kind: Invalid, Unsupported, Unauthorized, QuotaExceeded, OutOfCapacity, Throttled,
 Ambiguous, NotFound, Unavailable.
 
-Each call carries the metadata `podbridge-contract: <number>`, and each answer's initial metadata
-the same; both sides accept a neighbour that is one number older or newer. This is number 1.
+Each call carries the metadata `podbridge-contract: <number>`; so does each answer, a unary one in
+its trailing metadata, a stream in its initial metadata. Both sides accept a neighbour that is one
+number older or newer, and one that says none. This is number 1.
 """
 
 from bridge.rpc.v1 import pod_pb2 as _pod_pb2
