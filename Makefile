@@ -33,7 +33,7 @@ check: $(STAMP)  ## format, lint, types, import rules, generated files up to dat
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache | tail -n 3
+	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@$(BIN)/python tools/generate.py --check
 	@$(BIN)/python tools/capability_matrix.py --check
 

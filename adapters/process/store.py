@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from typing import Any
 from adapters.process import volumes
 from adapters.process.keeper import files
 from adapters.process.runs import Run
-from bridge.errors import Invalid, NotFound, Unavailable
+from bridge.errors import BridgeError, Invalid, NotFound, Unavailable
 from bridge.workload import (
     ContainerState,
     Exit,
@@ -38,8 +39,8 @@ _STOPPED = "stopped"
 _POD = "pod.json"
 _NEW = ".new."
 _GONE = ".gone."
-_ABANDONED = 3600.0
-"""Seconds after which a pod's directory that is still being made has lost its maker."""
+_TRIES = 5
+"""Times that a place for a new pod is looked for, while others remove what was left empty."""
 _ADDRESS = ("127.0.0.1",)
 """Containers share the host's network, so this is where they meet."""
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
@@ -63,9 +64,7 @@ class Store:
                 if folder.stat().st_uid == os.geteuid():
                     folder.chmod(0o700)
             for cluster in self._clusters():
-                for folder in cluster.iterdir():
-                    if folder.name.startswith(_GONE) or _is_abandoned(folder):
-                        _remove_tree(folder)
+                _sweep(cluster)
         except OSError as error:
             raise Unavailable(f"{error.filename or self.root}: {error.strerror}") from error
 
@@ -81,10 +80,8 @@ class Store:
         folder = self.folder(workload.identity)
         if folder.exists():
             return
-        folder.parent.mkdir(0o700, exist_ok=True)
-        fresh = folder.parent / f"{_NEW}{secrets.token_hex(8)}"
+        fresh, lock = _draft(folder.parent)
         try:
-            fresh.mkdir(0o700)
             (fresh / "containers").mkdir(0o700)
             (fresh / "volumes").mkdir(0o700)
             group = volumes.group_of(workload)
@@ -97,6 +94,11 @@ class Store:
             shutil.rmtree(fresh, ignore_errors=True)
             if not folder.exists():
                 raise Unavailable(f"{error.filename}: {error.strerror}") from error
+        except BridgeError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
 
     def make_run(self, identity: Identity, container: str, restart: int) -> Run | None:
         """The directory for that run; None where it, or a later one, has started. NotFound."""
@@ -319,8 +321,56 @@ def _load(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _is_abandoned(folder: Path) -> bool:
-    return folder.name.startswith(_NEW) and time.time() - folder.stat().st_mtime > _ABANDONED
+def _draft(cluster: Path) -> tuple[Path, int]:
+    """A new directory for a pod that is being made, and the lock that says so. Unavailable."""
+    error: OSError | None = None
+    for _ in range(_TRIES):
+        fresh = cluster / f"{_NEW}{secrets.token_hex(8)}"
+        try:
+            cluster.mkdir(0o700, exist_ok=True)
+            fresh.mkdir(0o700)
+            if (lock := _own(fresh)) is not None:
+                return fresh, lock
+        except FileNotFoundError as gone:
+            # The directory above was empty, and somebody has just removed it.
+            error = gone
+        except OSError as failed:
+            raise Unavailable(f"{failed.filename}: {failed.strerror}") from failed
+    raise Unavailable(f"{cluster}: nothing can be made here") from error
+
+
+def _own(folder: Path) -> int | None:
+    """The lock of a directory that is being made; None where its maker, or a sweeper, has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep(cluster: Path) -> None:
+    """Removes what killed providers left half made or half removed."""
+    with contextlib.suppress(FileNotFoundError):
+        for folder in cluster.iterdir():
+            if folder.name.startswith(_GONE):
+                _remove_tree(folder)
+            elif folder.name.startswith(_NEW):
+                _remove_abandoned(folder)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    try:
+        lock = _own(folder)
+    except FileNotFoundError:
+        # It has just been finished.
+        return
+    if lock is not None:
+        try:
+            _remove_tree(folder)
+        finally:
+            os.close(lock)
 
 
 def _mark(folder: Path, name: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from bridge.agent.cluster import Cluster, PodEvent
 from bridge.agent.provider import ProviderClient
-from bridge.agent.request import ATTEMPT, BACKEND, Builder, NotReady, identity
+from bridge.agent.request import ATTEMPT, PLACED_ON, Builder, NotReady, identity
 from bridge.errors import BridgeError, Invalid, Unsupported
 from bridge.pods import Manifest
 from bridge.pods.events import events
@@ -171,7 +171,9 @@ class Agent:
                 self._queue.add(uid)
             return
         if entry is None:
-            entry = self._entries[uid] = _Entry(identity(self._cluster, event.pod))
+            entry = self._entries[uid] = _Entry(
+                identity(self._cluster.id, self._cluster.node, event.pod)
+            )
         entry.pod = event.pod
         self._queue.add(uid)
 
@@ -342,7 +344,7 @@ class Agent:
         response = await self._provider.create_pod(request)
         if response.HasField("proposed"):
             placed = {
-                BACKEND: response.proposed.backend,
+                PLACED_ON: response.proposed.backend,
                 ATTEMPT: str(response.proposed.attempt),
             }
             changed = await self._cluster.annotate(pod, placed)
@@ -437,9 +439,9 @@ class Agent:
     def _placement(self, entry: _Entry, pod: Manifest) -> dict[str, str]:
         """Where the pod runs, as long as the pod does not say so itself."""
         backend = entry.facts.backend if entry.facts is not None else ""
-        if not backend or (pod["metadata"].get("annotations") or {}).get(BACKEND):
+        if not backend or (pod["metadata"].get("annotations") or {}).get(PLACED_ON):
             return {}
-        return {BACKEND: backend, ATTEMPT: str(entry.who.attempt)}
+        return {PLACED_ON: backend, ATTEMPT: str(entry.who.attempt)}
 
     def _has_ended(self, entry: _Entry) -> bool:
         facts = entry.facts

@@ -19,8 +19,9 @@ from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.times import parse_rfc3339
 from bridge.workload import Waiting
 
-BACKEND = "podbridge.io/backend"
-"""Annotation: the backend that a pod was placed on."""
+PLACED_ON = "podbridge.io/placed-on"
+"""Annotation: the backend that a pod was placed on. Ours to write, as the attempt is; where an
+author wants a pod to run is another annotation."""
 ATTEMPT = "podbridge.io/attempt"
 """Annotation: the attempt that runs there."""
 
@@ -37,18 +38,23 @@ class NotReady(Exception):
         super().__init__("; ".join(sorted({one.message for one in containers.values()})))
 
 
-def identity(cluster: Cluster, pod: Manifest) -> pod_pb2.PodIdentity:
-    """Who a pod is on the wire."""
+def identity(cluster: str, node: str, pod: Manifest) -> pod_pb2.PodIdentity:
+    """Who a pod of that cluster's node is on the wire."""
     metadata = pod["metadata"]
-    attempt = metadata.get("annotations", {}).get(ATTEMPT, "0")
     return pod_pb2.PodIdentity(
-        cluster=cluster.id,
-        node=cluster.node,
+        cluster=cluster,
+        node=node,
         namespace=metadata.get("namespace", "default"),
         name=metadata["name"],
         uid=metadata["uid"],
-        attempt=int(attempt) if attempt.isdecimal() else 0,
+        attempt=_attempt(pod),
     )
+
+
+def _attempt(pod: Manifest) -> int:
+    """The recorded attempt; 0 where what stands there is none."""
+    text = (pod["metadata"].get("annotations") or {}).get(ATTEMPT, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
 class Builder:
@@ -125,10 +131,9 @@ class Builder:
 def recorded(pod: Manifest, started: float) -> pod_pb2.Recorded:
     """What Kubernetes' own record says of a pod."""
     annotations = pod["metadata"].get("annotations") or {}
-    attempt = annotations.get(ATTEMPT, "0")
     record = pod_pb2.Recorded(
-        backend=annotations.get(BACKEND, ""),
-        attempt=int(attempt) if attempt.isdecimal() else 0,
+        backend=annotations.get(PLACED_ON, ""),
+        attempt=_attempt(pod),
         start_time=Timestamp(seconds=int(started)),
     )
     status = pod.get("status") or {}

@@ -156,7 +156,9 @@ async def _assessment(
         table = capabilities.assess(adapter, pod)
         return capabilities.Assessment(table.violations + own, table.approximations)
     try:
-        request = await Builder(store, time.time).create(pod, identity(store, pod), time.time())
+        request = await Builder(store).create(
+            pod, identity(store.id, store.node, pod), time.time()
+        )
         workload = translate(request, pod, start_time=None)
     except NotReady as missing:
         return capabilities.Assessment((Violation("", str(missing)),))
@@ -167,8 +169,7 @@ async def _assessment(
     else:
         # What only the backend itself could say is not known.
         found = capabilities.assess(adapter, pod)
-    limits = {"pods": config.max_pods, "cpu": config.cpu, "memory": config.memory}
-    place = Place(config.name, config.type, {k: v for k, v in limits.items() if v is not None})
+    place = Place(config.name, config.type, config.limits)
     try:
         candidates([place], {config.name: found}, pod_request(workload))
     except Unsupported as error:

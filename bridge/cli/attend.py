@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bridge.agent.request import identity
 from bridge.cli.follow import LogFollower
 from bridge.cli.view.closing import gather
 from bridge.cli.wiring import Target, provider_of
 from bridge.local.control import ControlServer
 from bridge.local.outcome import ExitCode, exit_code_of
 from bridge.local.session import NODE, Session
-from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 
 if TYPE_CHECKING:
@@ -172,16 +172,7 @@ async def read_log(
     previous: bool,
 ) -> bytes:
     """The last lines of a container's log."""
-    metadata = pod["metadata"]
-    attempt = metadata.get("annotations", {}).get("podbridge.io/attempt", "0")
-    who = pod_pb2.PodIdentity(
-        cluster=run.wanted.uid,
-        node=NODE,
-        namespace=metadata.get("namespace", "default"),
-        name=metadata["name"],
-        uid=metadata["uid"],
-        attempt=int(attempt),
-    )
+    who = identity(run.wanted.uid, NODE, pod)
     request = pb.GetContainerLogsRequest(
         pod=who, container=container, tail_lines=lines, previous=previous
     )

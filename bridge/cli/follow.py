@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from bridge.agent.provider import ProviderClient
-from bridge.agent.request import ATTEMPT
+from bridge.agent.request import identity
 from bridge.errors import BridgeError, Invalid, NotFound, Unsupported
 from bridge.local.outcome import pod_over
 from bridge.local.session import NODE
 from bridge.local.store import Change
 from bridge.pods import Manifest
-from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 
 STREAMS = 64
@@ -247,7 +246,7 @@ class LogFollower:
             # Only the newest run and the one before can be asked for.
             return
         request = pb.GetContainerLogsRequest(
-            pod=self._identity(pod.manifest),
+            pod=identity(self._cluster, self._node, pod.manifest),
             container=reading.container,
             follow=not reading.ended,
             previous=behind == 1,
@@ -268,18 +267,6 @@ class LogFollower:
                 reading.failures = 0
                 self._take(reading, data)
                 await self._room()
-
-    def _identity(self, pod: Manifest) -> pod_pb2.PodIdentity:
-        metadata = pod["metadata"]
-        attempt = (metadata.get("annotations") or {}).get(ATTEMPT, "0")
-        return pod_pb2.PodIdentity(
-            cluster=self._cluster,
-            node=self._node,
-            namespace=metadata.get("namespace", "default"),
-            name=metadata["name"],
-            uid=metadata["uid"],
-            attempt=int(attempt) if attempt.isdecimal() else 0,
-        )
 
     def _take(self, reading: _Reading, data: bytes) -> None:
         end = data.rfind(b"\n") + 1

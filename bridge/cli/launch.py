@@ -8,7 +8,7 @@ import os
 import secrets as random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -125,6 +125,7 @@ def _pod(asked: Asked) -> Manifest:
             {"name": key, "value": _literal(value)} for key, value in map(_pair, asked.env)
         ]
     sizes = {"cpu": asked.cpu, "memory": asked.memory}
+    _check_sizes(sizes)
     if limits := {key: value for key, value in sizes.items() if value is not None}:
         container["resources"] = {"requests": limits, "limits": limits}
     return {
@@ -133,6 +134,19 @@ def _pod(asked: Asked) -> Manifest:
         "metadata": {"name": name, "labels": {"run": name}},
         "spec": {"containers": [container], "restartPolicy": asked.restart},
     }
+
+
+def _check_sizes(sizes: Mapping[str, str | None]) -> None:
+    from bridge import quantity
+
+    wrong = []
+    for name, size in sizes.items():
+        try:
+            quantity.parse(size or "0")
+        except ValueError as error:
+            wrong.append(Violation(f"--{name}", str(error)))
+    if wrong:
+        raise Invalid(violations=wrong)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bridge.agent.request import ATTEMPT
+from bridge.agent.request import identity
 from bridge.cli.select import PATIENCE, Found, RunState, backend_of, backends_of
 from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
 from bridge.local.outcome import pod_over
 from bridge.local.session import NODE
-from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ class Reader:
         status = status_of(pod, container)
         waits = "waiting" in (status.get("state") or {})
         request = pb.GetContainerLogsRequest(
-            pod=self._identity(pod),
+            pod=identity(self.live.state.run.wanted.uid, NODE, pod),
             container=container,
             follow=follow and not part.previous,
             # While it waits to run again its newest run is the one that kubectl calls previous.
@@ -208,18 +207,6 @@ class Reader:
             request.since_time.FromNanoseconds(int(part.since * 1e9))
         async for piece in self.provider.get_container_logs(request):
             self.writer.write(pod, container, piece.content)
-
-    def _identity(self, pod: Manifest) -> pod_pb2.PodIdentity:
-        metadata = pod["metadata"]
-        attempt = (metadata.get("annotations") or {}).get(ATTEMPT, "0")
-        return pod_pb2.PodIdentity(
-            cluster=self.live.state.run.wanted.uid,
-            node=NODE,
-            namespace=metadata.get("namespace", "default"),
-            name=metadata["name"],
-            uid=metadata["uid"],
-            attempt=int(attempt) if attempt.isdecimal() else 0,
-        )
 
 
 @asynccontextmanager

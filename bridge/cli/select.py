@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bridge.agent.request import PLACED_ON
 from bridge.errors import BridgeError, Invalid, NotFound, Violation
 from bridge.local.outcome import Outcome, judge, owner, pod_over
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 5.0
 """Seconds that the process that attends a run, or a backend, may take to say how it stands."""
-
-BACKEND = "podbridge.io/backend"
-"""Annotation: the backend that a pod was placed on."""
 
 KINDS = {
     "pods": "Pod",
@@ -166,7 +164,7 @@ class RunState:
 
 def backend_of(state: RunState, pod: Manifest) -> str:
     """The backend that a pod is on: as recorded, or the only one that its run has."""
-    placed = (pod["metadata"].get("annotations") or {}).get(BACKEND, "")
+    placed = (pod["metadata"].get("annotations") or {}).get(PLACED_ON, "")
     names = backends_of(state)
     return placed or (names[0] if len(names) == 1 else "<none>")
 

@@ -100,13 +100,8 @@ def make_provider(
     from bridge.provider.service import Provider
     from bridge.provider.tracker import Tracker
 
-    made = [Backend(make(one), _limits(one)) for one in backends]
+    made = [Backend(make(one), one.limits) for one in backends]
     return Provider(Tracker(made, read_only=read_only), max_run=max_run)
-
-
-def _limits(backend: BackendConfig) -> dict[str, int]:
-    limits = {"pods": backend.max_pods, "cpu": backend.cpu, "memory": backend.memory}
-    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def read_tls(config: Config) -> Tls | None:

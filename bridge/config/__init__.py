@@ -17,7 +17,7 @@ from bridge.config.models import (
     Tls,
     schema,
 )
-from bridge.config.values import SecretRef, duration, format_duration, nearest
+from bridge.config.values import SecretRef, duration, nearest
 
 __all__ = [
     "API_VERSION",
@@ -31,7 +31,6 @@ __all__ = [
     "check_text",
     "duration",
     "find",
-    "format_duration",
     "load",
     "nearest",
     "schema",

@@ -20,8 +20,6 @@ from bridge.config.values import (
     Label,
     SecretRef,
     Size,
-    Subdomain,
-    Uuid,
 )
 
 API_VERSION = "podbridge.io/v1"
@@ -89,6 +87,13 @@ class BackendConfig(_Strict):
         where no models were at hand."""
         return {} if self._options is None else self._options
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The most of each resource at the same time: pods, cpu in millicores, memory in bytes.
+        What has no limit is not there."""
+        limits = {"pods": self.max_pods, "cpu": self.cpu, "memory": self.memory}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
     def with_options(self, options: Any) -> BackendConfig:
         """The same backend with these options of its type."""
         made = self.model_copy()
@@ -101,18 +106,10 @@ class Config(_Strict):
 
     api_version: Literal["podbridge.io/v1"] = Field(default="podbridge.io/v1", alias="apiVersion")
     """The format of this file. Default: the only one that there is."""
-    cluster: Uuid | None = None
-    """A UUID that names the cluster (or the user) that owns what runs. Default: none; runs without
-    a cluster make one of their own."""
-    node: Subdomain = "podbridge"
-    """The Node's name in the cluster. Default "podbridge": one virtual node is the usual case."""
     max_run: Duration = 86400.0
     """How long a pod may run at most ("24h", or seconds): every launch carries this stop, which
     works without us; activeDeadlineSeconds only shortens it. Default 24h: a forgotten pod costs at
     most one day."""
-    confirm_above: float = Field(default=10.0, ge=0, allow_inf_nan=False)
-    """Dollars: a run that can cost more asks before it starts. Default 10: more than a test costs
-    and less than a month's surprise."""
     provider: Provider = Provider()
     """The provider as a process of its own. Default: as its fields say."""
     backends: tuple[BackendConfig, ...] = ()

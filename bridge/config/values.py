@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from bridge.errors import Invalid, Violation
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:h|ms|m|s|us|µs|ns)")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_DURATION = 10 * 365 * 24 * 3600.0
 """Seconds. Ten years: more is a slip of the unit, and overflows the clouds' own fields."""
@@ -85,14 +83,6 @@ def _term(term: str) -> float:
     return float(number) * _UNITS[term[len(number) :]]
 
 
-def format_duration(seconds: float) -> str:
-    """Seconds in the largest whole unit: 86400 is "24h", 90 is "90s"."""
-    for unit in ("h", "m", "s"):
-        if seconds % _UNITS[unit] == 0:
-            return f"{int(seconds // _UNITS[unit])}{unit}"
-    return f"{seconds:g}s"
-
-
 def label(value: object) -> str:
     """A DNS-1123 label."""
     if not isinstance(value, str) or not _LABEL.fullmatch(value):
@@ -101,26 +91,6 @@ def label(value: object) -> str:
             "with a letter or digit at both ends"
         )
     return value
-
-
-def subdomain(value: object) -> str:
-    """A DNS-1123 subdomain: what a Node may be called."""
-    if not isinstance(value, str) or len(value) > 253 or not _SUBDOMAIN.fullmatch(value):
-        raise ValueError(
-            f"found {shown(value)}; allowed: at most 253 of a-z, 0-9, - and ., "
-            "each part with a letter or digit at both ends"
-        )
-    return value
-
-
-def canonical_uuid(value: object) -> str:
-    """A UUID in its canonical form."""
-    try:
-        return str(uuid.UUID(value if isinstance(value, str) else ""))
-    except ValueError:
-        raise ValueError(
-            f"found {shown(value)}; allowed: a UUID (make one with `uuidgen`)"
-        ) from None
 
 
 def address(value: object) -> str:
@@ -243,9 +213,5 @@ Cores = Annotated[int, BeforeValidator(cores), _TEXT_OR_NUMBER]
 Size = Annotated[int, BeforeValidator(size), _TEXT_OR_NUMBER]
 """Bytes."""
 Label = Annotated[str, BeforeValidator(label), WithJsonSchema({"type": "string"})]
-Subdomain = Annotated[str, BeforeValidator(subdomain), WithJsonSchema({"type": "string"})]
-Uuid = Annotated[
-    str, BeforeValidator(canonical_uuid), WithJsonSchema({"type": "string", "format": "uuid"})
-]
 Address = Annotated[str, BeforeValidator(address), WithJsonSchema({"type": "string"})]
 FilePath = Annotated[Path, BeforeValidator(path), WithJsonSchema({"type": "string"})]

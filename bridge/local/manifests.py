@@ -37,6 +37,11 @@ _SERVER_METADATA = (
 )
 """What the API server writes and `kubectl get -o yaml` prints: not an author's, so not kept."""
 
+_OUR_ANNOTATIONS = tuple(
+    f"podbridge.io/{name}" for name in ("attempt", "deleted-for", "placed-on", "serial")
+)
+"""What we ourselves write on pods: where a manifest was printed by us, no more its author's."""
+
 _MAX_GENERATED_PREFIX = 58
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Both as in the API server's name generator: 63 in all, and letters that form no words."""
@@ -260,6 +265,9 @@ def _one(raw: Raw, generated: dict[str, int]) -> Loaded | list[Violation]:
         obj["metadata"] = {
             name: child for name, child in metadata.items() if name not in _SERVER_METADATA
         }
+        if isinstance(notes := metadata.get("annotations"), dict):
+            kept = {name: text for name, text in notes.items() if name not in _OUR_ANNOTATIONS}
+            obj["metadata"]["annotations"] = kept
     wrong_fields = check(obj, kind)
     if not wrong_fields:
         obj = _finished(obj, generated)

@@ -173,17 +173,12 @@ class Runs:
         # Whole or not there: a folder without run.json would be a run that nobody can read.
         draft = self._folder / f".{name}.{wanted.uid}"
         draft.mkdir(mode=0o700)
-        with os.fdopen(os.open(draft / "run.json", os.O_WRONLY | os.O_CREAT, 0o600), "w") as handle:
-            json.dump(
-                {
-                    "name": name,
-                    "uid": wanted.uid,
-                    "created": now,
-                    "objects": objects,
-                    "options": options,
-                },
-                handle,
-            )
+        try:
+            _write(draft / "run.json", wanted)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            # A full disk names no file by itself.
+            raise OSError(error.errno, error.strerror, str(self._folder)) from error
         try:
             draft.rename(self._folder / name)
         except OSError as error:
@@ -223,3 +218,15 @@ class Runs:
         for folder in sorted(self._folder.iterdir()):
             if (run := self.find(folder.name)) is not None:
                 yield run
+
+
+def _write(path: Path, wanted: Wanted) -> None:
+    content = {
+        "name": wanted.name,
+        "uid": wanted.uid,
+        "created": wanted.created,
+        "objects": wanted.objects,
+        "options": wanted.options,
+    }
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as handle:
+        json.dump(content, handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -233,3 +234,17 @@ async def test_who_asked_for_a_start_is_killed_before_the_answer(bench: ProcessB
     await adapter._zygote._pass(theirs)
     assert (await exit_of(adapter, pod.identity)).code == 7
     ours.close()
+
+
+async def test_half_made_pods_of_dead_providers_are_swept(bench: ProcessBench) -> None:
+    await bench.adapter()
+    cluster = bench.root / CLUSTER
+    (cluster / ".new.dead" / "volumes").mkdir(parents=True)
+    (cluster / ".new.alive").mkdir()
+    maker = os.open(cluster / ".new.alive", os.O_RDONLY)
+    fcntl.flock(maker, fcntl.LOCK_EX)
+    await bench.adapter()
+    assert [one.name for one in cluster.iterdir()] == [".new.alive"]
+    os.close(maker)
+    await bench.adapter()
+    assert list(cluster.iterdir()) == []

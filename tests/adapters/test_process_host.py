@@ -215,6 +215,7 @@ async def test_a_host_that_has_changed_since(bench: ProcessBench, host: Path) ->
     with pytest.raises(Unavailable, match="does not exist"):
         await adapter.run(one)
     assert await adapter.list() == []
+    assert list(bench.root.glob("*/.new.*")) == []
 
 
 def stopped(script: str, **more: object) -> Workload:

@@ -266,7 +266,7 @@ def test_with_several_backends_the_placement_is_recorded_before_the_start() -> N
             await world.start_provider(backends=2)
             world.store.add_pod(a_pod("one"))
             done = await world.phase("one", "Succeeded")
-            assert done["metadata"]["annotations"]["podbridge.io/backend"] == "paper"
+            assert done["metadata"]["annotations"]["podbridge.io/placed-on"] == "paper"
             assert world.sky.launches == ["one"]
 
     virtual.run(story())
@@ -295,5 +295,18 @@ def test_a_force_deleted_pod_is_ended_though_its_object_is_gone() -> None:
             await world.store.delete(running)
             await world.agent.emptied()
             assert not world.sky.pods
+
+    virtual.run(story())
+
+
+def test_where_an_author_wants_a_pod_is_not_where_it_was_placed() -> None:
+    async def story() -> None:
+        async with a_world(c0=(1, 0)) as world:
+            await world.start_provider(backends=2)
+            pod = a_pod("one")
+            pod["metadata"]["annotations"] = {"podbridge.io/backend": "paper1, paper"}
+            world.store.add_pod(pod)
+            done = await world.phase("one", "Succeeded")
+            assert done["metadata"]["annotations"]["podbridge.io/placed-on"] == "paper"
 
     virtual.run(story())

@@ -88,7 +88,7 @@ def a_pod(
 ) -> Manifest:
     """A pod of one container "main", or of `containers` with their states."""
     states = containers or {"main": state or waiting("ContainerCreating")}
-    given = {"podbridge.io/backend": backend} if backend else {}
+    given = {"podbridge.io/placed-on": backend} if backend else {}
     given |= {"podbridge.io/serial": str(serial)} if job else {}
     given |= {INDEX: str(index)} if index is not None else {}
     metadata: Manifest = {

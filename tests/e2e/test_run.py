@@ -346,7 +346,7 @@ def test_in_the_background(place: Place) -> None:
     assert place.podbridge("attach", "it").out.count("line 2") == 1
     (one,) = place.pods("it")
     assert one["status"]["phase"] == "Succeeded"
-    assert "job/j" in place.podbridge("get", "jobs", "--run", "it", "-o", "name").out
+    assert "job.batch/j" in place.podbridge("get", "jobs", "--run", "it", "-o", "name").out
     assert "Succeeded" in place.podbridge("describe", "it").out
     assert place.podbridge("logs", "it", one["metadata"]["name"], "--tail", "1").out == "line 2\n"
     assert 'run "it" deleted' in place.podbridge("delete", "it").out

@@ -92,7 +92,6 @@ async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
     from bridge.adapter import abilities
     from bridge.provider.registry import make
 
-    limits = {"pods": backend.max_pods, "cpu": backend.cpu, "memory": backend.memory}
     adapter = make(backend)
     message, pods = "", None
     try:
@@ -116,7 +115,7 @@ async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
         configured=backend in config.backends,
         simulated=adapter.simulated,
         pods=pods,
-        limits=tuple((key, limit) for key, limit in limits.items() if limit is not None),
+        limits=tuple(backend.limits.items()),
         abilities=tuple(abilities(adapter)),
     )
 

@@ -88,7 +88,7 @@ _SET = """
 Examples:
   podbridge config set max_run 2h
   podbridge config set backends[0].max_pods 20
-  podbridge --config ./podbridge.yaml config set node edge
+  podbridge --config ./podbridge.yaml config set max_run 12h
 """
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bridge.errors import BridgeError
+
 if TYPE_CHECKING:
     from bridge.local.runs import Run
 
@@ -47,8 +49,18 @@ def command(
 
 
 async def _delete_all(runs: list[Run], grace: float | None, *, wait: bool) -> int:
-    await asyncio.gather(*(_delete(run, grace, wait=wait) for run in runs))
-    return 0
+    ends = await asyncio.gather(
+        *(_delete(run, grace, wait=wait) for run in runs), return_exceptions=True
+    )
+    code = 0
+    for run, problem in zip(runs, ends, strict=True):
+        if isinstance(problem, BridgeError):
+            words = f'run "{run.name}" is not deleted yet: {problem}; the order stands'
+            click.echo(f"error: {words}", err=True)
+            code = 3
+        elif problem is not None:
+            raise problem
+    return code
 
 
 async def _delete(run: Run, grace: float | None, *, wait: bool) -> None:

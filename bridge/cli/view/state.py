@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bridge.agent.request import PLACED_ON
 from bridge.local.jobs.backoff import FIRST_BACKOFF, LONGEST_BACKOFF
 from bridge.local.jobs.model import (
     DELETED_FOR_ANNOTATION,
@@ -16,9 +17,6 @@ from bridge.local.jobs.model import (
 from bridge.local.outcome import condition
 from bridge.pods import Manifest
 from bridge.times import parse_rfc3339
-
-BACKEND = "podbridge.io/backend"
-"""Annotation: the backend that a pod was placed on."""
 
 STARTING, RESTARTING, BACK_OFF, SUSPENDED = "starting", "restart back-off", "back-off", "suspended"
 """Reasons to wait that are not the API's own words."""
@@ -157,7 +155,7 @@ def pod_state(pod: Manifest, *, gone: bool = False) -> PodState:
         job_name=job_name,
         index=int(index) if index.isdecimal() else None,
         serial=int(serial) if serial.isdecimal() else 0,
-        backend=annotations.get(BACKEND, ""),
+        backend=annotations.get(PLACED_ON, ""),
         standing=standing,
         phase=phase,
         why=_why(status, containers) if standing == "waiting" else "",
