@@ -142,7 +142,6 @@ class Container:
     restart_policy: RestartPolicy = RestartPolicy.ALWAYS
     """The container's own where it has one, else the pod's."""
     restart_rules: tuple[RestartRule, ...] = ()
-    restart_all: tuple[RestartRule, ...] = ()
     security: Security = Security()
     ports: tuple[Port, ...] = ()
     image_pull_policy: str = "IfNotPresent"

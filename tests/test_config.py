@@ -20,14 +20,11 @@ from bridge.config import (
     check_text,
     duration,
     find,
-    format_duration,
     load,
     schema,
     set_value,
 )
 from bridge.errors import Invalid
-
-CLUSTER = "4c9ae7a5-7fd7-4f0c-9c0f-5b6f0a6d9f10"
 
 
 class Inner(BaseModel):
@@ -67,22 +64,18 @@ def messages(text: str) -> list[str]:
 def test_defaults_where_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = load(None, {"HOME": str(tmp_path)}, {})
-    assert (config.node, config.max_run, config.confirm_above) == ("podbridge", 86400.0, 10.0)
-    assert config.backends == ()
+    assert (config.max_run, config.provider.listen, config.backends) == (86400.0, None, ())
     assert set(config.origins().values()) == {"default"}
 
 
 def test_a_whole_file(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        f"""apiVersion: podbridge.io/v1
-cluster: {CLUSTER.upper()}
-node: burst
+        """apiVersion: podbridge.io/v1
 max_run: 1h30m
-confirm_above: 2.5
 provider:
   listen: 0.0.0.0:7443
-  tls: {{ca: ca.pem, cert: cert.pem, key: "env:KEY"}}
+  tls: {ca: ca.pem, cert: cert.pem, key: "env:KEY"}
 backends:
 - name: local
   type: process
@@ -90,34 +83,36 @@ backends:
   cpu: 7500m
   memory: 2Gi
   root: /data
-- {{name: nothing, type: null}}
+- {name: nothing, type: null}
 """,
     )
     config = read(path)
-    assert config.cluster == CLUSTER
-    assert config.max_run == 5400
+    assert (config.max_run, config.provider.listen) == (5400, "0.0.0.0:7443")
     assert config.provider.tls is not None
     assert config.provider.tls.key.text({"KEY": "pem\n"}) == "pem"
     local = config.backend("local")
-    assert (local.max_pods, local.cpu, local.memory) == (50, 7500, 2 << 30)
+    assert local.limits == {"pods": 50, "cpu": 7500, "memory": 2 << 30}
     assert local.options == Options(root="/data")
     # What YAML reads as nothing is a type's name here.
     assert config.backend("nothing").type == "null"
     assert config.backend("nothing").options == {}
+    assert config.backend("nothing").limits == {"pods": 110}
     with pytest.raises(KeyError):
         config.backend("other")
 
 
 def test_flag_before_variable_before_file_before_default(tmp_path: Path) -> None:
-    path = written(tmp_path, "node: file\nmax_run: 1s\nconfirm_above: 1\n")
-    env = {"PODBRIDGE_MAX_RUN": "2s", "PODBRIDGE_CONFIRM_ABOVE": "2"}
-    config = read(path, env, {"confirm_above": 3, "cluster": None})
-    assert (config.node, config.max_run, config.confirm_above) == ("file", 2.0, 3.0)
+    listed = "backends:\n- {name: file, type: process}\n"
+    path = written(tmp_path, f"max_run: 1s\nprovider: {{listen: 'localhost:1'}}\n{listed}")
+    env = {"PODBRIDGE_MAX_RUN": "2s", "PODBRIDGE_PROVIDER__LISTEN": "localhost:2"}
+    config = read(path, env, {"provider.listen": "localhost:3", "max_run": None})
+    assert (config.max_run, config.provider.listen) == (2.0, "localhost:3")
+    assert config.backends[0].name == "file"
     origins = config.origins()
-    assert origins["node"] == f"{path}:1"
+    assert origins["backends[0].name"] == f"{path}:4"
     assert origins["max_run"] == "PODBRIDGE_MAX_RUN"
-    assert origins["confirm_above"] == "flag --confirm-above"
-    assert origins["cluster"] == "default"
+    assert origins["provider.listen"] == "flag --listen"
+    assert origins["backends[0].max_pods"] == "default"
 
 
 def test_nested_variables_and_lists(tmp_path: Path) -> None:
@@ -142,7 +137,7 @@ def test_service_links_of_kubernetes_are_no_configuration() -> None:
         "PODBRIDGE_PORT_7443_TCP_ADDR": "10.0.0.1",
         "PODBRIDGE__KEEPER": "1",
     }
-    assert load(Path(os.devnull), env, {}).node == "podbridge"
+    assert set(load(Path(os.devnull), env, {}).origins().values()) == {"default"}
 
 
 def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
@@ -152,7 +147,7 @@ def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
     here.mkdir()
     env = {"HOME": str(home)}
     assert find(env, here) is None
-    user.write_text("node: user\n")
+    user.write_text("max_run: 7s\n")
     assert find(env, here) == user
     other = tmp_path / "xdg" / "podbridge" / "config.yaml"
     other.parent.mkdir(parents=True)
@@ -160,13 +155,12 @@ def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
     assert find({**env, "XDG_CONFIG_HOME": str(tmp_path / "xdg")}, here) == other
     (here / "podbridge.yaml").write_text("")
     assert find(env, here) == here / "podbridge.yaml"
-    assert read(None, {"PODBRIDGE_CONFIG": str(user)}).node == "user"
+    assert read(None, {"PODBRIDGE_CONFIG": str(user)}).max_run == 7
 
 
 def test_every_mistake_at_once_with_its_path() -> None:
     found = messages(
         """
-node: Not_A_Name
 max_run: 24x
 bakends: []
 provider: {listn: x, listen: 10.0.0.1:9}
@@ -187,8 +181,6 @@ backends:
         "podbridge.yaml: backends[2].name: missing; this key is required",
         'podbridge.yaml: backends[2].type: unknown backend type "proces"; allowed: null, process',
         "podbridge.yaml: backends[3]: found integer 7; allowed: a mapping with name and type",
-        'podbridge.yaml: node: found string "Not_A_Name"; allowed: at most 253 of a-z, 0-9, - '
-        "and ., each part with a letter or digit at both ends",
         'podbridge.yaml: max_run: found string "24x"; allowed: a duration ("24h", "90s", '
         '"1h30m") or a number of seconds, above 0',
         'podbridge.yaml: provider.listn: unknown key; did you mean "listen"?',
@@ -202,16 +194,18 @@ backends:
     [
         ("a: [", "line 1, column 5"),
         ("- a", "found no mapping at the top"),
-        ("node: a\nnode: b", "node: line 2: this key stands here twice"),
-        ("node: &a [*a]", "nested"),
+        ("max_run: 1s\nmax_run: 2s", "max_run: line 2: this key stands here twice"),
+        ("backends: &a [*a]", "nested"),
         ("provider: {listen: 10.0.0.1:99}", "provider.tls: required, because other hosts"),
         ("provider: {listen: nowhere}", 'allowed: "unix:///path" or "host:port"'),
         ("provider: 3", "provider: found integer 3; allowed: a mapping"),
         ("backends: 3", "backends: found integer 3; allowed: a list"),
         ("apiVersion: v2", "apiVersion: found string \"v2\"; allowed: 'podbridge.io/v1'"),
-        ("cluster: mine", "allowed: a UUID"),
-        ("confirm_above: -1", "found integer -1; allowed: greater than or equal to 0"),
-        ("confirm_above: .inf", "confirm_above"),
+        ("backends: [{name: Not_A, type: x}]", 'name: found string "Not_A"; allowed: at most 63'),
+        (
+            "backends: [{name: a, type: null, max_pods: 0}]",
+            "found integer 0; allowed: greater than or equal to 1",
+        ),
         ("max_run: 0", "above 0"),
         ("max_run: .nan", "above 0"),
         ("max_run: 99999999h", "ten years"),
@@ -223,18 +217,22 @@ def test_bad_files(text: str, words: str) -> None:
 
 def test_mistakes_of_flags_and_variables_name_them() -> None:
     with pytest.raises(Invalid) as caught:
-        read(Path(os.devnull), {"PODBRIDGE_MAXRUN": "1", "PODBRIDGE_MAX_RUN": "x"}, {"node": "_"})
+        read(
+            Path(os.devnull),
+            {"PODBRIDGE_MAXRUN": "1", "PODBRIDGE_MAX_RUN": "x"},
+            {"provider.listen": "_"},
+        )
     found = [str(violation) for violation in caught.value.violations]
     assert found[0] == 'PODBRIDGE_MAXRUN: unknown variable; did you mean "PODBRIDGE_MAX_RUN"?'
     assert any(one.startswith("PODBRIDGE_MAX_RUN: max_run: found") for one in found)
-    assert any(one.startswith("--node: node: found") for one in found)
+    assert any(one.startswith("--listen: provider.listen: found") for one in found)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(Invalid, match="cannot be read"):
             read(path)
-    (tmp_path / "bytes.yaml").write_bytes(b"node: \xff\n")
+    (tmp_path / "bytes.yaml").write_bytes(b"max_run: \xff\n")
     with pytest.raises(Invalid, match="not UTF-8"):
         read(tmp_path / "bytes.yaml")
     (tmp_path / "bomb.yaml").write_text(
@@ -286,10 +284,6 @@ def test_no_durations(given: object) -> None:
         duration(given)
 
 
-def test_durations_for_people() -> None:
-    assert [format_duration(s) for s in (86400, 90, 120, 0.5)] == ["24h", "90s", "2m", "0.5s"]
-
-
 def test_the_schema_knows_every_key_and_its_words() -> None:
     found = schema(["null", "process"], options_model)
     assert found["additionalProperties"] is False
@@ -331,15 +325,14 @@ def test_set_value_leaves_comments_alone(tmp_path: Path) -> None:
     path.chmod(0o640)
     set_value(path, "max_run", "90s", options_model=options_model)
     set_value(path, "backends[0].max_pods", "7", options_model=options_model)
-    set_value(path, "node", "null", options_model=options_model)
-    assert (
-        path.read_text()
-        == TEXT.replace("24h", "90s").replace("type: process\n", "type: process\n    max_pods: 7\n")
-        + "node: 'null'\n"
+    set_value(path, "backends[0].root", "null", options_model=options_model)
+    assert path.read_text() == TEXT.replace("24h", "90s").replace(
+        "type: process\n", "type: process\n    max_pods: 7\n    root: 'null'\n"
     )
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     config = read(path)
-    assert (config.max_run, config.backends[0].max_pods, config.node) == (90.0, 7, "null")
+    assert (config.max_run, config.backends[0].max_pods) == (90.0, 7)
+    assert config.backends[0].options.root == "null"
 
 
 def test_set_value_makes_a_file(tmp_path: Path) -> None:
@@ -378,7 +371,7 @@ _plain: st.SearchStrategy[Any] = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=12)
-    | st.sampled_from(["process", "null", "a", "24h", "env:X", "unix:///x", "1.1.1.1:9", CLUSTER]),
+    | st.sampled_from(["process", "null", "a", "24h", "env:X", "unix:///x", "1.1.1.1:9"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -401,7 +394,7 @@ _plain: st.SearchStrategy[Any] = st.recursive(
 @given(
     values=st.dictionaries(st.sampled_from([*Config.model_fields, "x"]), _plain, max_size=5),
     env=st.dictionaries(
-        st.sampled_from(["NODE", "MAX_RUN", "BACKENDS__0__TYPE", "PROVIDER", "PROVIDER__TLS__CA"]),
+        st.sampled_from(["MAX_RUN", "BACKENDS__0__TYPE", "PROVIDER", "PROVIDER__TLS__CA"]),
         st.text(max_size=10) | st.just('{"a": [1]}'),
         max_size=3,
     ),
@@ -430,7 +423,7 @@ def test_bad_yaml_is_never_a_traceback(text: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     key=st.sampled_from(
-        ["node", "max_run", "provider.listen", "backends[0].root", "backends[0].inner.depth"]
+        ["max_run", "provider.listen", "backends[0].root", "backends[0].inner.depth"]
     ),
     value=st.text(max_size=12),
 )

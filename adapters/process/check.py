@@ -19,6 +19,10 @@ _LISTS = {
 }
 _KERNEL = ("/proc", "/sys")
 """Where nothing can be made, because the kernel itself fills them."""
+_SECRET_WORD = (
+    "holds a Secret's value, and the process list shows it to every user of this host:"
+    " pass it by env or a file"
+)
 
 
 def check(workload: Workload, isolation: Isolation, path: str) -> list[Violation]:
@@ -141,6 +145,10 @@ class _Check:
         if not self._container.command:
             yield self._wrong("command", f"process runs no images: give {self._at}.command")
             return
+        for word in self._container.secret_words:
+            yield self._wrong(word, _SECRET_WORD)
+        if "command[0]" in self._container.secret_words:
+            return
         name = self._container.command[0]
         if "/" in name:
             place = os.path.join(self._container.working_dir or "/", name)
@@ -152,8 +160,12 @@ class _Check:
         if any(self._in_mount(folder) for folder in folders):
             return
         if not any(_runs(os.path.join(folder, name)) for folder in folders):
-            words = f"{name!r} is not on this host's PATH ({path}), and process runs no images"
+            shown = "a value from a Secret" if self._has_secret_path() else path
+            words = f"{name!r} is not on this host's PATH ({shown}), and process runs no images"
             yield self._wrong("command", words)
+
+    def _has_secret_path(self) -> bool:
+        return any(one.secret for one in self._container.env if one.name == "PATH")
 
     def _program(self, name: str, place: str) -> Iterator[Violation]:
         if not os.path.exists(place):

@@ -57,12 +57,13 @@ class Store:
         self._warned: set[Path] = set()
 
     def open(self) -> None:
-        """Makes the root, and removes what earlier providers left half removed. Unavailable."""
+        """Makes the root, and removes what earlier providers left half removed. Unavailable;
+        Invalid where others could have written there."""
         try:
             for folder in (self.root, self.root / NOTIFY):
-                folder.mkdir(0o700, parents=True, exist_ok=True)
-                if folder.stat().st_uid == os.geteuid():
-                    folder.chmod(0o700)
+                _make_private(folder)
+                _require_private(folder)
+                folder.chmod(0o700)
             for cluster in self._clusters():
                 _sweep(cluster)
         except OSError as error:
@@ -298,6 +299,22 @@ class Store:
                 raise Unavailable(f"{error.filename}: {error.strerror}") from error
 
 
+def _make_private(folder: Path) -> None:
+    """Makes a folder with all above it that is missing, whatever the umask allows others."""
+    for place in (*reversed(folder.parents), folder):
+        if not place.exists():
+            place.mkdir(0o700, exist_ok=True)
+
+
+def _require_private(folder: Path) -> None:
+    about = folder.stat()
+    if about.st_uid != os.geteuid():
+        raise Invalid(f"{folder}: belongs to user {about.st_uid}, not to you: chown or remove it")
+    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        words = "other users can write to it, so what it holds may be theirs"
+        raise Invalid(f"{folder}: {words}: chmod go-w it, or remove it")
+
+
 def _named(name: str) -> None:
     if not _SAFE.fullmatch(name):
         raise Invalid(f"{name!r} cannot name a directory")
@@ -307,9 +324,7 @@ def _record(workload: Workload, group: int | None) -> dict[str, Any]:
     return {
         "identity": asdict(workload.identity),
         "accepted_at": time.time(),
-        "hostname": workload.hostname,
         "containers": [one.name for one in workload.containers],
-        "volumes": {one.name: type(one).__name__ for one in workload.volumes},
         "fs_group": group,
     }
 

@@ -17,8 +17,8 @@ from typing import Literal
 
 from bridge.agent.cluster import Cluster, PodEvent
 from bridge.agent.provider import ProviderClient
-from bridge.agent.request import ATTEMPT, PLACED_ON, Builder, NotReady, identity
-from bridge.errors import BridgeError, Invalid, Unsupported
+from bridge.agent.request import ATTEMPT, PLACED_ON, Builder, NotReady, identity, missing
+from bridge.errors import BridgeError, Invalid, Unavailable, Unsupported
 from bridge.pods import Manifest
 from bridge.pods.events import events
 from bridge.pods.status import rejected, same, status
@@ -33,6 +33,9 @@ RECONNECT_FIRST, RECONNECT_LONGEST = 0.1, 5.0
 SYNC_PATIENCE = 2.0
 """Seconds that a pod waits for all backends' sync marks before the provider is asked to run it. The
 provider itself waits for those that matter: this only saves asking what is about to be told."""
+
+MISSING_RETRY = 10.0
+"""Seconds before a pod that refers to something missing is asked for again."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class _Entry:
     accepted: str = ""
     """The epoch in which the provider took the pod on; another epoch has to be asked again."""
     generation: int = 0
+    incomplete: bool = False
+    """Something that the pod refers to was missing when the provider was last asked."""
     delete_sent: tuple[str, float] | None = None
     """(epoch, grace) of the newest DeletePod."""
     orphan: bool = False
@@ -99,7 +104,7 @@ class Agent:
         self._provider = provider
         self._clock = clock
         self._note = note
-        self._builder = Builder(cluster, clock)
+        self._builder = Builder(cluster)
         self._entries: dict[str, _Entry] = {}
         self._queue: KeyedQueue[str] = KeyedQueue(
             self._step, name="agent pod", concurrency=concurrency
@@ -129,11 +134,6 @@ class Agent:
         await self._cluster_synced.wait()
         await self._provider_synced.wait()
         await self._queue.settled()
-
-    @property
-    def busy(self) -> int:
-        """How many pods either side still has."""
-        return len(self._entries)
 
     async def emptied(self) -> None:
         """Returns once neither side has a pod."""
@@ -207,14 +207,17 @@ class Agent:
                 if isinstance(error, Invalid):
                     raise
                 problem = error
-            if not lost and self._epoch.name:
+            if not lost:
                 lost = True
                 self._note(ProviderNote("lost", str(problem or "it closed the stream")))
             await asyncio.sleep(delay)
             delay = min(delay * 2, RECONNECT_LONGEST)
 
     def _heard(self, epoch: str, event: pb.WatchPodsEvent) -> None:
-        match event.WhichOneof("event"):
+        kind = event.WhichOneof("event")
+        if kind != "snapshot_started" and epoch != self._epoch.name:
+            raise Unavailable(f"facts of epoch {epoch!r} came without a snapshot")
+        match kind:
             case "snapshot_started":
                 self._new_snapshot(epoch, set(event.snapshot_started.backends))
             case "synced":
@@ -243,9 +246,15 @@ class Agent:
 
     def _facts_changed(self, revision: int, facts: pod_pb2.PodFacts) -> None:
         uid = facts.pod.uid
+        if (facts.pod.cluster, facts.pod.node) != (self._cluster.id, self._cluster.node):
+            _log.warning("the provider told of pod %s of another cluster or node", uid)
+            return
         entry = self._entries.get(uid)
         if entry is None:
             entry = self._entries[uid] = _Entry(facts.pod)
+        elif entry.pod is not None and facts.pod.attempt < entry.who.attempt:
+            # An attempt that was given up: not what the pod's status is about.
+            return
         entry.facts, entry.revision = facts, revision
         self._queue.add(uid)
 
@@ -283,14 +292,15 @@ class Agent:
             return patience
         deleting = "deletionTimestamp" in entry.pod["metadata"]
         over = entry.pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        wake: float | None = None
         if deleting:
             await self._end(entry, _grace(entry.pod))
         elif not over:
-            await self._keep(entry)
+            wake = await self._keep(entry)
         await self._report(entry)
         if entry.pod is not None and deleting and self._has_ended(entry):
             await self._cluster.delete(entry.pod)
-        return None
+        return wake
 
     async def _without_pod(self, uid: str, entry: _Entry) -> float | None:
         """The cluster has no such pod: nothing of it may stay at the provider."""
@@ -313,23 +323,26 @@ class Agent:
             self._ack(uid, entry)
         return None
 
-    async def _keep(self, entry: _Entry) -> None:
-        """Makes sure that the provider has the pod, as it is now."""
+    async def _keep(self, entry: _Entry) -> float | None:
+        """Makes sure that the provider has the pod, as it is now. Seconds after which to look
+        again, where something that the pod refers to is missing."""
         pod = entry.pod
         assert pod is not None
         generation = pod["metadata"].get("generation", 0)
         try:
-            if entry.accepted != self._epoch.name:
+            if entry.accepted != self._epoch.name or entry.incomplete:
                 await self._create(entry)
-            elif generation > entry.generation:
+            if entry.accepted and generation > entry.generation:
                 request = await self._builder.update(pod, entry.who)
                 await self._provider.update_pod(request)
                 entry.generation = generation
-        except NotReady as missing:
-            await self._not_ready(entry, missing)
-            raise
+        except NotReady as error:
+            # The change waits; the pod runs on as it was.
+            await self._tell_once(entry, "FailedUpdate", str(error))
+            return MISSING_RETRY
         except (Invalid, Unsupported) as error:
             await self._refused(entry, error)
+        return MISSING_RETRY if entry.incomplete else None
 
     async def _create(self, entry: _Entry) -> None:
         pod = entry.pod
@@ -355,39 +368,33 @@ class Agent:
             entry.who.attempt = response.proposed.attempt
             request = await self._builder.create(pod, entry.who, entry.started)
             response = await self._provider.create_pod(request)
+        first = not entry.accepted and "startTime" not in pod.get("status", {})
         entry.accepted = epoch
-        entry.generation = request.generation
-        if "startTime" not in pod.get("status", {}):
-            for one in response.accepted.approximations:
-                await self._cluster.event(
-                    pod, "Warning", "FieldApproximated", f"{one.field}: {one.message}"
-                )
-
-    async def _not_ready(self, entry: _Entry, missing: NotReady) -> None:
-        """Something that the pod refers to is not there: it waits, and says for what."""
-        pod = entry.pod
-        assert pod is not None
-        facts = pod_pb2.PodFacts(pod=entry.who, stage=pod_pb2.POD_STAGE_WAITING)
-        for name, waiting in missing.containers.items():
-            facts.containers.add(
-                name=name,
-                waiting=pod_pb2.Waiting(reason=waiting.reason, message=waiting.message),
+        entry.generation = response.accepted.generation
+        entry.incomplete = bool(missing(request))
+        for one in response.accepted.approximations if first else ():
+            await self._cluster.event(
+                pod, "Warning", "FieldApproximated", f"{one.field}: {one.message}"
             )
-        await self._patch(entry, status(pod, facts, self._clock()))
-        if str(missing) != entry.problem:
-            entry.problem = str(missing)
-            await self._cluster.event(pod, "Warning", missing.reason, str(missing))
+
+    async def _tell_once(self, entry: _Entry, reason: str, message: str) -> None:
+        if entry.pod is not None and message != entry.problem:
+            entry.problem = message
+            await self._cluster.event(entry.pod, "Warning", reason, message)
 
     async def _refused(self, entry: _Entry, error: Invalid | Unsupported) -> None:
         pod = entry.pod
         assert pod is not None
-        if entry.accepted:
+        if entry.accepted or self._runs(entry):
             # Only a change was refused: the pod runs on as it was.
             entry.generation = pod["metadata"].get("generation", 0)
             await self._cluster.event(pod, "Warning", "UpdateRefused", error.message)
             return
         await self._cluster.event(pod, "Warning", error.kind, error.message)
         await self._patch(entry, rejected(pod, error.kind, error.message, self._clock()))
+
+    def _runs(self, entry: _Entry) -> bool:
+        return entry.facts is not None and entry.facts.stage == pod_pb2.POD_STAGE_ACTIVE
 
     async def _end(self, entry: _Entry, grace: float) -> None:
         sent = entry.delete_sent

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -30,12 +30,16 @@ TOKEN_SECONDS = 3600
 
 
 class NotReady(Exception):
-    """Something that the pod refers to is not there: it waits, container by container, for it."""
+    """Something that the pod refers to is not there; the message says what."""
 
-    def __init__(self, reason: str, containers: Mapping[str, Waiting]) -> None:
-        self.reason = reason
-        self.containers = dict(containers)
+    def __init__(self, containers: Mapping[str, Waiting]) -> None:
         super().__init__("; ".join(sorted({one.message for one in containers.values()})))
+
+
+def missing(request: pb.CreatePodRequest) -> str:
+    """What the pod refers to and is not there; empty where nothing is missing."""
+    words = {one.not_ready.message for one in request.environment if one.HasField("not_ready")}
+    return "; ".join(sorted(words))
 
 
 def identity(cluster: str, node: str, pod: Manifest) -> pod_pb2.PodIdentity:
@@ -60,22 +64,26 @@ def _attempt(pod: Manifest) -> int:
 class Builder:
     """Builds requests; fetches what pods refer to, one object at a time."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._clock = clock
 
     async def create(
         self, pod: Manifest, who: pod_pb2.PodIdentity, started: float
     ) -> pb.CreatePodRequest:
-        """`CreatePod`, with what Kubernetes recorded. `started` is status.startTime. NotReady."""
+        """`CreatePod`, with what Kubernetes recorded. `started` is status.startTime. Where a thing
+        that the pod refers to is missing its containers say so (`not_ready`)."""
         request = pb.CreatePodRequest(
             pod=who,
             manifest=json.dumps(pod).encode(),
             generation=pod["metadata"].get("generation", 0),
             recorded=recorded(pod, started),
         )
-        pulls = await self._fill(pod, request)
+        pulls, failures = await self._fill(pod, request)
         request.pull_credentials.extend(pulls)
+        for environment in request.environment:
+            if (waiting := failures.get(environment.container)) is not None:
+                environment.not_ready.reason = waiting.reason
+                environment.not_ready.message = waiting.message
         return request
 
     async def update(self, pod: Manifest, who: pod_pb2.PodIdentity) -> pb.UpdatePodRequest:
@@ -85,12 +93,15 @@ class Builder:
             manifest=json.dumps(pod).encode(),
             generation=pod["metadata"].get("generation", 0),
         )
-        await self._fill(pod, request)
+        _, failures = await self._fill(pod, request)
+        if failures:
+            raise NotReady(failures)
         return request
 
     async def _fill(
         self, pod: Manifest, request: pb.CreatePodRequest | pb.UpdatePodRequest
-    ) -> list[pod_pb2.ImagePullCredential]:
+    ) -> tuple[list[pod_pb2.ImagePullCredential], dict[str, Waiting]]:
+        """Puts in what the pod refers to; what is missing is told by container."""
         namespace = pod["metadata"].get("namespace", "default")
         found: dict[tuple[str, str, str], Manifest | None] = {}
         for kind, name, _ in references(pod):
@@ -115,17 +126,16 @@ class Builder:
                 request.environment.append(built.environment)
                 if built.failure is not None:
                     failures[container["name"]] = built.failure
-        if failures:
-            raise NotReady("Failed", failures)
         for volume in pod["spec"].get("volumes") or ():
             if not is_filled(volume):
                 continue
             filled = content(pod, volume, objects, tokens=token)
             if isinstance(filled, Waiting):
-                names = [one["name"] for one in pod["spec"]["containers"]]
-                raise NotReady("FailedMount", dict.fromkeys(names, filled))
+                # As the kubelet has it: no container starts before every volume is there.
+                failures |= {one.container: filled for one in request.environment}
+                filled = pod_pb2.VolumeContent(volume=volume["name"])
             request.volumes.append(filled)
-        return _pull_credentials(pod, found)
+        return _pull_credentials(pod, found), failures
 
 
 def recorded(pod: Manifest, started: float) -> pod_pb2.Recorded:
@@ -185,6 +195,7 @@ def _pull_credentials(
 
 
 def _docker_auths(secret: Manifest) -> Mapping[str, Manifest]:
+    """Logins by registry; what is none is left out."""
     data = secret.get("data") or {}
     try:
         if text := data.get(".dockerconfigjson"):
@@ -196,14 +207,21 @@ def _docker_auths(secret: Manifest) -> Mapping[str, Manifest]:
     except (ValueError, AttributeError):
         # The kubelet, too, pulls without a secret that it cannot read.
         return {}
-    return auths if isinstance(auths, dict) else {}
+    if not isinstance(auths, dict):
+        return {}
+    return {registry: login for registry, login in auths.items() if isinstance(login, dict)}
 
 
 def _login(login: Manifest) -> tuple[str, str]:
-    if text := login.get("auth"):
+    if text := _text(login, "auth"):
         try:
             username, _, password = base64.b64decode(text).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except (ValueError, binascii.Error):
             return "", ""
         return username, password
-    return login.get("username", ""), login.get("password", "")
+    return _text(login, "username"), _text(login, "password")
+
+
+def _text(login: Manifest, key: str) -> str:
+    value = login.get(key)
+    return value if isinstance(value, str) else ""

@@ -147,7 +147,7 @@ async def _assessment(
     store: Store, config: BackendConfig, adapter: Adapter, pod: Manifest, *, opened: bool
 ) -> Assessment:
     """What a backend makes of one pod."""
-    from bridge.agent.request import Builder, NotReady, identity
+    from bridge.agent.request import Builder, identity, missing
     from bridge.provider import capabilities
     from bridge.provider.placement import Place, candidates
     from bridge.provider.translate import pod_request, translate
@@ -156,12 +156,10 @@ async def _assessment(
         table = capabilities.assess(adapter, pod)
         return capabilities.Assessment(table.violations + own, table.approximations)
     try:
-        request = await Builder(store).create(
-            pod, identity(store.id, store.node, pod), time.time()
-        )
+        request = await Builder(store).create(pod, identity(store.id, store.node, pod), time.time())
+        if words := missing(request):
+            return capabilities.Assessment((Violation("", words),))
         workload = translate(request, pod, start_time=None)
-    except NotReady as missing:
-        return capabilities.Assessment((Violation("", str(missing)),))
     except BridgeError as error:
         return capabilities.Assessment(error.violations or (Violation("", error.message),))
     if opened:

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,7 @@ from bridge.cli.wiring import Target, provider_of
 from bridge.local.control import ControlServer
 from bridge.local.outcome import ExitCode, exit_code_of
 from bridge.local.session import NODE, Session
+from bridge.local.store import until
 from bridge.rpc.v1 import provider_pb2 as pb
 
 if TYPE_CHECKING:
@@ -122,22 +124,14 @@ async def show(
         problem=view.say,
         room=view.room,
     )
-    ending = asyncio.create_task(over.wait())
     try:
-        while True:
-            following = asyncio.ensure_future(anext(changes, None))
-            await asyncio.wait([following, ending], return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                following.cancel()
-                break
-            if (change := following.result()) is None:
-                break
-            view.change(change)
-            if change.kind == "Pod":
-                follower.change(change)
+        async with aclosing(until(changes, over)) as told:
+            async for change in told:
+                view.change(change)
+                if change.kind == "Pod":
+                    follower.change(change)
         await follower.drain()
     finally:
-        ending.cancel()
         await follower.close()
 
 

@@ -139,11 +139,6 @@ def pod_rows(
     return headers, rows
 
 
-def pod_text(pod: Manifest, now: float) -> str:
-    """`Running`, `CrashLoopBackOff`: the STATUS of one pod."""
-    return pod_status(pod, now)[1]
-
-
 # Jobs.
 
 

@@ -129,12 +129,14 @@ def _say_error(error: BridgeError) -> int:
 
     if error.violations:
         for violation in error.violations:
-            print(f"error: {violation}", file=sys.stderr)
+            _say(str(violation), 0)
     else:
         _say(error.message, 0)
     return 2 if isinstance(error, (Invalid, Unsupported, NotFound)) else 3
 
 
 def _say(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    from bridge.cli.output import plain
+
+    print(f"error: {plain(message)}", file=sys.stderr)
     return code

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from bridge.cli.wiring import PROCESS_WARNING, Target, choose_backends, load_config, read_tls
-from bridge.errors import Invalid, Violation
+from bridge.errors import Invalid, Unsupported, Violation
 from bridge.pods import Manifest
 
 if TYPE_CHECKING:
@@ -279,8 +279,15 @@ def choose_target(asked: Asked, config: Config) -> Target:
 def _assess(objects: Objects, target: Target) -> None:
     """Refuses what no chosen backend can run, before anything is started."""
     from bridge.cli.assess import assess_objects, pod_template
-    from bridge.local.clusterless import ignored
+    from bridge.local.clusterless import ignored, refused_job
 
+    wrong = [
+        Violation(one.field, one.message, loaded.source)
+        for loaded in (*objects.jobs, *objects.cronjobs)
+        for one in refused_job(loaded.obj)
+    ]
+    if wrong:
+        raise Unsupported(violations=wrong)
     if target.backends:
         assess_objects(objects, target.backends)
     for loaded in (*objects.pods, *objects.jobs, *objects.cronjobs):

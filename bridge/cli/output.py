@@ -17,6 +17,8 @@ from bridge.times import parse_rfc3339
 _MIN_WIDTH, _PADDING = 6, 3
 """Of a column and behind it, as kubectl's tabwriter has them."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSEEN = re.compile("[\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What turns the direction of text or ends lines unseen, and what no terminal can be sent."""
 
 _GOOD = frozenset({"Succeeded", "Completed", "Complete", "runs", "Normal", "True", "supported"})
 _BUSY = frozenset({"Running", "Pending", "ContainerCreating", "PodInitializing", "approximated"})
@@ -73,8 +75,11 @@ def _cell(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of others without what a terminal would obey: control characters as `^[`."""
-    return _CONTROL.sub(lambda one: f"^{chr(ord(one[0]) % 32 + 64)}", text)
+    """Text of others without what a terminal would obey: control characters as `^[`, but for
+    newlines and tabs."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _CONTROL.sub(lambda one: f"^{chr(ord(one[0]) % 32 + 64)}", _UNSEEN.sub("\ufffd", text))
 
 
 def coloured(stream: IO[str] | None = None) -> bool:

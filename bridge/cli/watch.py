@@ -30,8 +30,8 @@ async def watch(run: Run, view: View, manner: Manner) -> int:
     client = ControlClient(run.control)
     async with onlooker_of(target_of(run)) as provider:
         await synced(provider, run.wanted.uid)
-        while run.attendant is not None and not await client.listens():  # noqa: ASYNC110
-            # It has only just begun to attend the run: nothing tells when it listens.
+        # It has only just begun to attend the run: nothing tells when it listens.
+        while run.attendant is not None and not await client.listens():  # noqa: ASYNC110 - see above
             await asyncio.sleep(_LOOK)
         left = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -231,7 +231,8 @@ def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
     if isinstance(node, yaml.MappingNode):
         for key, child in node.value:
             if key.value == part:
-                return child  # type: ignore[no-any-return]
+                found: yaml.Node = child
+                return found
     return None
 
 

@@ -16,6 +16,8 @@ _IGNORED = {
     "serviceAccountName": "a run has no service accounts: ignored",
     "topologySpreadConstraints": "a run has no nodes to choose from: ignored",
 }
+_OUR_PART = "kubernetes.io/job-controller"
+"""Who manages a Job that names nobody."""
 _DEFAULTS = {"schedulerName": "default-scheduler", "serviceAccountName": "default"}
 
 
@@ -26,6 +28,18 @@ def refused(pod: Manifest) -> list[Violation]:
         found.append(Violation("spec.schedulingGates", "nobody removes them without a cluster"))
     words = "service account tokens need a cluster"
     return found + [Violation(field, words) for field in _token_fields(pod)]
+
+
+def refused_job(obj: Manifest) -> list[Violation]:
+    """What a Job or CronJob cannot do without: one that others manage would wait for ever."""
+    at, spec = "spec", obj["spec"]
+    if obj["kind"] == "CronJob":
+        at, spec = "spec.jobTemplate.spec", spec["jobTemplate"]["spec"]
+    manager = spec.get("managedBy") or _OUR_PART
+    if obj["kind"] == "Pod" or manager == _OUR_PART:
+        return []
+    words = f'found "{manager}"; in a run only {_OUR_PART} manages Jobs: drop the field'
+    return [Violation(f"{at}.managedBy", words)]
 
 
 def ignored(pod: Manifest) -> list[tuple[str, str]]:

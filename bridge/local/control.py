@@ -11,12 +11,13 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from bridge.errors import Unavailable
 from bridge.local.session import Session
-from bridge.local.store import Change
+from bridge.local.store import Change, until
 
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes in one line at the most: an object is at most a few MiB."""
@@ -63,23 +64,12 @@ class ControlServer:
             writer.close()
 
     async def _watch(self, writer: asyncio.StreamWriter) -> None:
-        changes = self._session.store.changes()
-        over = asyncio.create_task(self._session.over.wait())
-        try:
-            while True:
-                following = asyncio.ensure_future(anext(changes))
-                await asyncio.wait([following, over], return_when=asyncio.FIRST_COMPLETED)
-                if not following.done():
-                    following.cancel()
-                    return
-                change = following.result()
-                _write(
-                    writer,
-                    {"type": change.type, "kind": change.kind, "object": change.object},
-                )
+        session = self._session
+        async with aclosing(until(session.store.changes(), session.over)) as changes:
+            async for change in changes:
+                said = {"type": change.type, "kind": change.kind, "object": change.object}
+                _write(writer, said)
                 await writer.drain()
-        finally:
-            over.cancel()
 
 
 class ControlClient:

@@ -23,6 +23,9 @@ MAX_DEPTH = 100
 MAX_ALIASED = 100_000
 """Values that the aliases of one document may stand for, all together."""
 
+MAX_ALIASED_TEXT = 8 << 20
+"""Characters of them, all together."""
+
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON"), True),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -200,13 +203,15 @@ _MISSING = object()
 
 @dataclass(slots=True)
 class _Frame:
-    """A mapping or list that is being filled; `size` counts the values in it, aliases expanded."""
+    """A mapping or list that is being filled; `size` counts the values in it and `length`
+    their characters, aliases expanded."""
 
     value: Any
     anchor: str | None
     key: Any = _MISSING
     key_line: int = 0
     size: int = 1
+    length: int = 0
     lines: dict[str, int] = field(default_factory=dict)
     merges: list[Any] = field(default_factory=list)
 
@@ -217,8 +222,9 @@ class _Builder:
     def __init__(self, document: Document) -> None:
         self.document = document
         self._frames: list[_Frame] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._anchors: dict[str, tuple[Any, int, int]] = {}
         self._aliased = 0
+        self._aliased_text = 0
 
     def finish(self) -> Document:
         return self.document
@@ -228,8 +234,9 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             value, plain = self._scalar(event, line)
             if event.anchor:
-                self._anchors[event.anchor] = (value, 1)
-            self._put(value, 1, line, merge=plain and event.value == "<<")
+                self._anchors[event.anchor] = (value, 1, len(event.value))
+            is_merge = plain and event.value == "<<"
+            self._put(value, 1, len(event.value), line, merge=is_merge)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(str(event.anchor), line)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
@@ -245,8 +252,8 @@ class _Builder:
                 for key, value in merged.items():
                     frame.value.setdefault(key, value)
             if frame.anchor:
-                self._anchors[frame.anchor] = (frame.value, frame.size)
-            self._put(frame.value, frame.size, line)
+                self._anchors[frame.anchor] = (frame.value, frame.size, frame.length)
+            self._put(frame.value, frame.size, frame.length, line)
 
     def _problem(self, line: int, text: str) -> None:
         self.document.problems.append(f"line {line}: {text}")
@@ -256,22 +263,29 @@ class _Builder:
             inside = any(frame.anchor == name for frame in self._frames)
             text = "contains itself" if inside else "names no anchor before it"
             self._problem(line, f"the alias *{name} {text}")
-            self._put(None, 1, line)
+            self._put(None, 1, 0, line)
             return
-        value, size = self._anchors[name]
+        value, size, length = self._anchors[name]
         self._aliased += size
+        self._aliased_text += length
         if self._aliased > MAX_ALIASED:
             raise _TooMuchError(
                 f"line {line}: aliases stand for too many values; allowed: {MAX_ALIASED} in all"
             )
-        self._put(value, size, line)
+        if self._aliased_text > MAX_ALIASED_TEXT:
+            most = f"{MAX_ALIASED_TEXT >> 20} MiB"
+            raise _TooMuchError(
+                f"line {line}: aliases stand for too much text; allowed: {most} in all"
+            )
+        self._put(value, size, length, line)
 
-    def _put(self, value: Any, size: int, line: int, *, merge: bool = False) -> None:
+    def _put(self, value: Any, size: int, length: int, line: int, *, merge: bool = False) -> None:
         if not self._frames:
             self.document.value = value
             return
         frame = self._frames[-1]
         frame.size += size
+        frame.length += length
         if isinstance(frame.value, list):
             frame.value.append(value)
         elif frame.key is _MISSING:

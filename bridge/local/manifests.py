@@ -319,10 +319,6 @@ def _finished(obj: Manifest, generated: dict[str, int]) -> Manifest:
     return out
 
 
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
 def _suffix(seed: str) -> str:
     digest = hashlib.sha256(seed.encode()).digest()
     return "".join(_NAME_ALPHABET[byte % len(_NAME_ALPHABET)] for byte in digest[:5])

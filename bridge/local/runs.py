@@ -41,12 +41,32 @@ class Wanted:
     created: float
     objects: Sequence[Manifest] = field(repr=False)
     options: dict[str, Any] = field(default_factory=dict)
-    """What its backends were chosen by: `on`, `provider`."""
+    """Where its pods go: `provider`, `backends`, `max_run`, `config` (`Target.remember`)."""
 
     @property
     def digest(self) -> str:
         """`digest` of what is wanted."""
         return digest(self.objects, self.options)
+
+
+def require_private(folder: Path) -> None:
+    """Invalid where that folder exists and others could have put there what is in it."""
+    try:
+        about = folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if about.st_uid != os.geteuid():
+        raise Invalid(f"{folder}: belongs to user {about.st_uid}, not to you: chown or remove it")
+    if about.st_mode & 0o022:
+        words = "other users can write to it, so what it holds may be theirs"
+        raise Invalid(f"{folder}: {words}: chmod go-w it, or remove it")
+
+
+def _make_private(folder: Path) -> None:
+    """Makes a folder with all above it that is missing, whatever the umask allows others."""
+    for place in (*reversed(folder.parents), folder):
+        if not place.exists():
+            place.mkdir(mode=0o700, exist_ok=True)
 
 
 def digest(objects: Sequence[Manifest], options: dict[str, Any]) -> str:
@@ -122,13 +142,20 @@ class Run:
             os.close(handle)
         return None
 
-    def record_ended(self, uid: str, status: Manifest) -> None:
-        """Notes that a deleted pod has ended: it must not run again when the run resumes."""
+    def record_ended(self, pod: Manifest) -> None:
+        """Notes that a deleted pod has ended, and why it was deleted: when the run resumes it must
+        not run again, and counts as it did."""
+        metadata = pod["metadata"]
+        line = {
+            "uid": metadata["uid"],
+            "annotations": metadata.get("annotations", {}),
+            "status": pod["status"],
+        }
         with (self.folder / "ended.jsonl").open("a") as handle:
-            handle.write(json.dumps({"uid": uid, "status": status}) + "\n")
+            handle.write(json.dumps(line) + "\n")
 
     def ended(self) -> dict[str, Manifest]:
-        """Last statuses of deleted pods, by UID."""
+        """Deleted pods by UID: their last `status` and `annotations`."""
         found: dict[str, Manifest] = {}
         try:
             lines = (self.folder / "ended.jsonl").read_text().splitlines()
@@ -140,7 +167,7 @@ class Run:
             except ValueError:
                 # The last line of a process that was killed while it wrote.
                 continue
-            found[one["uid"]] = one["status"]
+            found[one["uid"]] = one
         return found
 
     def remove(self) -> None:
@@ -169,7 +196,8 @@ class Runs:
                 ]
             )
         wanted = Wanted(name, str(uuid.uuid4()), now, objects, options)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(self._folder)
+        self._require_private()
         # Whole or not there: a folder without run.json would be a run that nobody can read.
         draft = self._folder / f".{name}.{wanted.uid}"
         draft.mkdir(mode=0o700)
@@ -188,6 +216,10 @@ class Runs:
             ) from error
         return Run(self._folder / name, wanted)
 
+    def _require_private(self) -> None:
+        require_private(self._folder.parent)
+        require_private(self._folder)
+
     def get(self, name: str) -> Run:
         """The run of that name. NotFound names those that there are."""
         run = self.find(name)
@@ -197,10 +229,12 @@ class Runs:
         return run
 
     def find(self, name: str) -> Run | None:
-        """The run of that name, or None."""
+        """The run of that name, or None. Invalid where others could have written it."""
         if not _NAME.fullmatch(name):
             return None
         folder = self._folder / name
+        self._require_private()
+        require_private(folder)
         try:
             known = json.loads((folder / "run.json").read_text())
         except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -213,6 +247,7 @@ class Runs:
         )
 
     def __iter__(self) -> Iterator[Run]:
+        self._require_private()
         if not self._folder.is_dir():
             return
         for folder in sorted(self._folder.iterdir()):

@@ -54,7 +54,7 @@ class Session:
             NODE,
             [one for one in wanted.objects if one["kind"] in ("ConfigMap", "Secret")],
             clock=clock,
-            on_ended=(lambda *_: None) if observe else run.record_ended,
+            on_ended=(lambda _: None) if observe else run.record_ended,
         )
         self._agent = Agent(self.store, provider, clock=clock, note=note)
         self._jobs_changed = asyncio.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,11 +26,29 @@ class Change:
     object: Manifest
 
 
+async def until(
+    changes: AsyncIterator[Change], over: asyncio.Event
+) -> AsyncGenerator[Change, None]:
+    """The changes up to their end or until `over` is set: all that were told before that."""
+    ending = asyncio.create_task(over.wait())
+    following = asyncio.ensure_future(anext(changes, None))
+    try:
+        while True:
+            await asyncio.wait([following, ending], return_when=asyncio.FIRST_COMPLETED)
+            if not following.done() or (change := following.result()) is None:
+                return
+            yield change
+            following = asyncio.ensure_future(anext(changes, None))
+    finally:
+        following.cancel()
+        ending.cancel()
+
+
 class Store:
     """Pods, Jobs and events in memory, and those who watch them.
 
     Implements `bridge.agent.cluster.Cluster`. `clock` gives seconds since the epoch. `on_ended` is
-    called with (uid, status) before a deleted pod's last status is acknowledged to the provider:
+    called with a deleted pod before its last status is acknowledged to the provider:
     afterwards the backend may forget the pod, and only that record says that it has run.
     """
 
@@ -41,7 +59,7 @@ class Store:
         references: Iterable[Manifest] = (),
         *,
         clock: Callable[[], float] = time.time,
-        on_ended: Callable[[str, Manifest], None] = lambda *_: None,
+        on_ended: Callable[[Manifest], None] = lambda _: None,
     ) -> None:
         self.id = cluster
         self.node = node
@@ -74,17 +92,24 @@ class Store:
         self._watchers.add(queue)
         return self._drain(queue)
 
-    def add_pod(self, pod: Manifest, status: Manifest | None = None) -> None:
-        """Creates a pod, bound to our node. With a `status` it had ended in an earlier life."""
+    def add_pod(self, pod: Manifest, ended: Manifest | None = None) -> None:
+        """Creates a pod, bound to our node. `ended`: its annotations and status at its deletion, as
+        it had ended in an earlier life."""
         metadata = pod["metadata"]
+        if ended is not None:
+            metadata["annotations"] = ended["annotations"]
         metadata.setdefault("creationTimestamp", rfc3339(self._clock()))
         metadata.setdefault("generation", 1)
         pod["spec"]["nodeName"] = self.node
-        pod["status"] = status or {
-            "phase": "Pending",
-            "conditions": [_scheduled(metadata["creationTimestamp"])],
-        }
-        if status is not None:
+        pod["status"] = (
+            ended["status"]
+            if ended is not None
+            else {
+                "phase": "Pending",
+                "conditions": [_scheduled(metadata["creationTimestamp"])],
+            }
+        )
+        if ended is not None:
             self.removed[metadata["uid"]] = pod
         else:
             self.pods[metadata["uid"]] = pod
@@ -200,7 +225,7 @@ class Store:
             "Succeeded",
             "Failed",
         ):
-            self._on_ended(current["metadata"]["uid"], status)
+            self._on_ended({**current, "metadata": metadata, "status": status})
         self._replace(changed)
         return changed
 

@@ -29,6 +29,9 @@ _MESSAGES = 12 * 1024
 """Bytes: what the termination messages of one pod may take together
 (MaxPodTerminationMessageLogLength)."""
 
+_LATEST = 253_402_300_799
+"""Epoch seconds of the last moment that RFC 3339 can write: the end of the year 9999."""
+
 _STATUS_LISTS = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 _OURS = frozenset(
     (
@@ -49,7 +52,7 @@ def status(pod: Manifest, facts: pod_pb2.PodFacts, now: float) -> Manifest:
     ended = facts.stage in (pod_pb2.POD_STAGE_ENDED, pod_pb2.POD_STAGE_GONE)
     absorbed = old.get("phase") in TERMINAL
     told = {one.name: one for one in facts.containers}
-    lists = _container_lists(pod, old, told, settled=ended or absorbed)
+    lists = _container_lists(pod, old, told, settled=ended or absorbed, over=absorbed)
     by_name = {one["name"]: one for group in lists[:2] for one in group}
     current, reason, message = _phase(pod, old, facts, by_name, ended)
     if ended:
@@ -190,6 +193,7 @@ def _container_lists(
     told: Mapping[str, pod_pb2.ContainerFacts],
     *,
     settled: bool,
+    over: bool,
 ) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
     """The statuses of init, regular and ephemeral containers, in the kubelet's order."""
     spec = pod["spec"]
@@ -199,6 +203,7 @@ def _container_lists(
         {"waiting": {"reason": "PodInitializing" if inits else "ContainerCreating"}},
         _MESSAGES // (len(inits) + len(spec["containers"]) + len(ephemerals)),
         settled,
+        over,
     )
     groups: list[list[Manifest]] = []
     for key, containers in zip(_STATUS_LISTS, (inits, spec["containers"], ephemerals), strict=True):
@@ -226,6 +231,8 @@ class _Frame:
     """Bytes of a termination message."""
     settled: bool
     """Nothing of the pod will run again."""
+    over: bool
+    """That is on record: the recorded phase is terminal."""
 
 
 def _by_name(one: Manifest) -> str:
@@ -249,7 +256,7 @@ def _container(
     identifier = old.get("containerID") or ""
     if facts is not None:
         state = _state(facts, frame.limit)
-        if state is not None and not (frame.settled and _knows_less(old, facts)):
+        if state is not None and not (frame.settled and _knows_less(frame, old, facts)):
             made["state"] = state
             made["lastState"] = _last_state(facts, old, state, frame.limit)
         made["restartCount"] = max(count, facts.restart_count)
@@ -267,13 +274,17 @@ def _container(
     return made
 
 
-def _knows_less(old: Manifest, facts: pod_pb2.ContainerFacts) -> bool:
+def _knows_less(frame: _Frame, old: Manifest, facts: pod_pb2.ContainerFacts) -> bool:
     """A recorded exit is never lost: facts without one, as a provider that has just started may
-    tell, do not replace it; nor does an unknown exit of the same run."""
-    if "terminated" not in (old.get("state") or {}):
+    tell, do not replace it; nor does an unknown exit of the same run; nor, once the pod's end is
+    on record, another code, as a pod that ended in one way cannot have ended in another."""
+    recorded = (old.get("state") or {}).get("terminated")
+    if recorded is None:
         return False
     if facts.WhichOneof("state") != "terminated":
         return True
+    if frame.over and recorded.get("reason") != UNKNOWN_REASON:
+        return bool(facts.terminated.exit_code != recorded.get("exitCode", 0))
     return facts.terminated.reason == UNKNOWN_REASON and facts.restart_count <= int(
         old.get("restartCount") or 0
     )
@@ -383,7 +394,8 @@ def _lose(one: Manifest) -> None:
 
 
 def _stamp(moment: Timestamp) -> str:
-    return _time(moment.seconds)
+    # What a provider tells may be no time at all.
+    return _time(min(max(moment.seconds, 0), _LATEST))
 
 
 @lru_cache(maxsize=4096)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge import adapter as seam
 from bridge.errors import BridgeError, Throttled, Unauthorized
 from bridge.provider.budgets import Budgets
-from bridge.provider.placement import Place
+from bridge.provider.placement import Place, asked
 from bridge.workload import Identity, Observed, Resources, Workload
 
 LIST_EVERY = 10.0
@@ -34,7 +33,6 @@ class Backend:
         adapter: seam.Adapter,
         limits: Mapping[str, int],
         *,
-        clock: Callable[[], float] = time.time,
         list_every: float = LIST_EVERY,
     ) -> None:
         self.adapter = adapter
@@ -46,7 +44,6 @@ class Backend:
         self.on_list: Callable[[Backend, Sequence[Observed], float], None] = lambda *_: None
         self.on_event: Callable[[Backend, Observed, float], None] = lambda *_: None
         self._budgets = Budgets(adapter.rates)
-        self._clock = clock
         self._list_every = list_every
         self._refresh = asyncio.Event()
         self._opened = False
@@ -90,7 +87,7 @@ class Backend:
             await self.synced.wait()
             try:
                 async for observed in adapter.events():
-                    self.on_event(self, observed, self._clock())
+                    self.on_event(self, observed, asyncio.get_running_loop().time())
             except BridgeError as error:
                 _log.warning("backend %s: events: %s", self.name, error)
             # Without events the list still comes: no hurry, and no spinning.
@@ -106,9 +103,9 @@ class Backend:
             await self.adapter.open()
             self._opened = True
         self._refresh.clear()
-        asked = self._clock()
+        asked_at = asyncio.get_running_loop().time()
         found = await self._budgets.call("list", self.adapter.list)
-        self.on_list(self, found, asked)
+        self.on_list(self, found, asked_at)
         self.synced.set()
 
     async def run(self, workload: Workload) -> None:
@@ -133,12 +130,12 @@ class Backend:
     def take(self, size: Resources) -> None:
         """Counts a pod in."""
         for name in self.used:
-            self.used[name] += _asked(size, name)
+            self.used[name] += asked(size, name)
 
     def release(self, size: Resources) -> None:
         """Counts a pod out; once for each `take`."""
         for name in self.used:
-            self.used[name] -= _asked(size, name)
+            self.used[name] -= asked(size, name)
 
     def status(self) -> tuple[bool, str]:
         """Whether it can take pods now, and why not."""
@@ -146,7 +143,3 @@ class Backend:
             hint = " (credentials)" if isinstance(self.problem, Unauthorized) else ""
             return False, f"{self.problem}{hint}"
         return self.synced.is_set(), "" if self.synced.is_set() else "not listed yet"
-
-
-def _asked(size: Resources, name: str) -> int:
-    return 1 if name == "pods" else size.requests.get(name, 0)

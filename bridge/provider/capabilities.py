@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from bridge.adapter import YES, Adapter, Containers, Level, Support, no
-from bridge.errors import Invalid, Unsupported, Violation
+from bridge.errors import Invalid, Violation
 from bridge.pods import Manifest, schema
 from bridge.pods.defaults import explicit_fields
 from bridge.provider.translate import late_fields
@@ -231,12 +231,3 @@ def judge(adapter: Adapter, manifest: Manifest, workload: Workload) -> Assessmen
     known = {violation.field for violation in found.violations}
     new = tuple(violation for violation in more if violation.field not in known)
     return Assessment(found.violations + new, found.approximations)
-
-
-def refuse(backend: str, assessment: Assessment) -> None:
-    """Raises one Unsupported that names every refused field, if there is any."""
-    if assessment.violations:
-        words = "; ".join(map(str, assessment.violations))
-        raise Unsupported(
-            f"{backend} cannot run this pod: {words}", violations=assessment.violations
-        )

@@ -22,7 +22,8 @@ from bridge.rpc.v1.provider_pb2 import (
 )
 
 BATCH = 256
-"""Events in one message at the most: 256 small pods are well under gRPC's 4 MiB."""
+"""Events in one message at the most: 256 pods of usual size are well under the 16 MiB that
+`bridge/rpc/channel.py` allows."""
 PAUSE = 0.01
 """Seconds between messages to one watcher: news after a quiet time is told at once, and what comes
 in a flood is told together, each pod's newest facts only."""

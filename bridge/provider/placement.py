@@ -162,10 +162,10 @@ def _too_big(place: Place, size: Resources) -> list[Violation]:
     return [
         Violation(
             f"spec.containers[].resources.requests[{name}]",
-            f"{_shown(name, asked)} in all; the backend has {_shown(name, limit)}",
+            f"{_shown(name, amount)} in all; the backend has {_shown(name, limit)}",
         )
         for name, limit in place.limits.items()
-        if (asked := _asked(size, name)) > limit
+        if (amount := asked(size, name)) > limit
     ]
 
 
@@ -173,14 +173,15 @@ def no_room(place: Place, size: Resources) -> str:
     """What there is no room for now, in words; empty where the pod fits."""
     for name, limit in place.limits.items():
         used = place.used.get(name, 0)
-        if used + _asked(size, name) > limit:
+        if used + asked(size, name) > limit:
             of = f"{_shown(name, used)} of {_shown(name, limit)}"
             what = "a place" if name == "pods" else name
             return f"waiting for {what} on {place.name}: {of}{' pods' * (name == 'pods')}"
     return ""
 
 
-def _asked(size: Resources, name: str) -> int:
+def asked(size: Resources, name: str) -> int:
+    """How much of a resource, by its name in `Place.limits`, one pod of this size takes."""
     return 1 if name == "pods" else size.requests.get(name, 0)
 
 

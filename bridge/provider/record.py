@@ -14,7 +14,8 @@ from bridge.provider.facts import (
     timestamp,
     waiting_to_wire,
 )
-from bridge.rpc.v1 import pod_pb2, provider_pb2
+from bridge.provider.translate import Request
+from bridge.rpc.v1 import pod_pb2
 from bridge.workload import (
     ContainerState,
     Exit,
@@ -26,7 +27,6 @@ from bridge.workload import (
 )
 
 LOST = "ContainerStatusUnknown"
-Request = provider_pb2.CreatePodRequest | provider_pb2.UpdatePodRequest
 
 
 @dataclass(slots=True)
@@ -46,10 +46,13 @@ class Record:
     """Kubernetes recorded that a container of it had run."""
     ended_before: Mapping[str, Exit] = field(default_factory=dict)
     """Exits that Kubernetes recorded, by container."""
+    not_ready: Mapping[str, Waiting] = field(default_factory=dict)
+    """Containers that cannot start yet, since something that they refer to is missing."""
     counted: bool = False
     """Its size is taken from its backend's limits."""
     launched_at: float | None = None
-    """When the backend was known to have it. None: never launched, as far as is known."""
+    """When the backend was known to have it, by the event loop's clock, as `observed_at`: a wall
+    clock that is set must not reorder what was seen. None: never launched, as far as is known."""
     tried: bool = False
     """A launch was asked for: even without an answer the backend may have it."""
     plan: Plan | None = None
@@ -58,6 +61,12 @@ class Record:
     observed_at: float = 0.0
     missing: int = 0
     """Complete lists in a row without it."""
+    missed_at: float = 0.0
+    """When the last of them was asked for."""
+    starting: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Starts that were asked for and not seen yet: (restart, when), by container."""
+    others: dict[tuple[str, int], tuple[Backend, Identity]] = field(default_factory=dict)
+    """The same pod found elsewhere, by backend and attempt: removed with it."""
     stop: Stop | None = None
     deleting: bool = False
     kill_due: dict[str, float] = field(default_factory=dict)
@@ -135,7 +144,11 @@ class Record:
 
     def _containers(self) -> list[pod_pb2.ContainerFacts]:
         seen = {state.name: state for state in self.observed.containers} if self.observed else {}
-        waiting = self.plan.waiting if self.plan is not None else {}
+        waiting = dict(self.plan.waiting) if self.plan is not None else {}
+        if not self.ended:
+            # What has started needs what it refers to no more; the plan knows who waits.
+            blocked = waiting if self.plan is not None else self.not_ready
+            waiting |= {n: self.not_ready[n] for n in blocked if n in self.not_ready}
         names = [c.name for c in self.workload.containers] if self.workload else list(seen)
         found = []
         for name in names:

@@ -12,21 +12,21 @@ import orjson
 import bridge
 from bridge import adapter as seam
 from bridge import quantity
-from bridge.errors import Invalid, NotFound, Unsupported, Violation
+from bridge.errors import Invalid, NotFound, Unavailable, Unsupported, Violation
 from bridge.pods import Manifest
 from bridge.pods.schema import check
 from bridge.provider.backend import Backend
 from bridge.provider.capabilities import Assessment, judge
 from bridge.provider.facts import exit_from_wire, identity_from_wire, seconds
 from bridge.provider.placement import candidates, eligible, wanted
-from bridge.provider.record import Record, Request
+from bridge.provider.record import Record
 from bridge.provider.tracker import Tracker
-from bridge.provider.translate import pod_request, translate
+from bridge.provider.translate import Request, pod_request, translate
 from bridge.provider.update import applied
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.rpc.v1.stream_pb2 import STREAM_STDERR, STREAM_STDOUT
-from bridge.workload import Files, Identity, Workload
+from bridge.workload import Files, Identity, Waiting, Workload
 
 MAX_RUN = 24 * 3600.0
 """Seconds after which a pod without activeDeadlineSeconds is stopped, unless the operator says
@@ -59,27 +59,38 @@ class Provider:
         """`CreatePod`."""
         identity = _checked(request.pod)
         known = self._tracker.records.get((identity.cluster, identity.uid))
-        if known is not None and (known.request is not None or known.gone):
+        if known is not None and (known.gone or (known.request and not known.not_ready)):
             # Also one that is gone already: a pod that has had its end never runs again.
-            return _accepted(known.backend, known.identity.attempt, ())
+            return _accepted(known, ())
         manifest = _manifest(request.manifest, identity)
         backends = self._eligible(manifest, request.recorded.backend or _found_on(known))
         record = Record(identity, request=request, manifest=manifest)
         record.generation = request.generation
         self._remember(record, request.recorded)
-        able, approximations = self._place(record, backends)
+        # What runs already is adopted: only what has not begun can be refused.
+        begun = known is not None and known.launched_at is not None
+        unlisted = [one.name for one in backends if not one.synced.is_set()]
+        try:
+            able, approximations = self._place(
+                record, backends, judged=not (begun or request.recorded.started)
+            )
+        except Unsupported:
+            if unlisted:
+                raise Unavailable(f"waiting for {', '.join(unlisted)} to be listed") from None
+            raise
         if len(able) > 1:
+            if unlisted:
+                # One of them may have the pod already.
+                raise Unavailable(f"waiting for {', '.join(unlisted)} to be listed")
             return pb.CreatePodResponse(
                 proposed=pb.Proposed(backend=able[0], attempt=identity.attempt)
             )
-        chosen = self._tracker.backends[able[0]]
         if known is not None:
             self._take_over(known, record)
-            record = known
-        else:
-            record.backend = chosen
-            self._tracker.add(record)
-        return _accepted(chosen, identity.attempt, approximations)
+            return _accepted(known, approximations)
+        record.backend = self._tracker.backends[able[0]]
+        self._tracker.add(record)
+        return _accepted(record, approximations)
 
     async def update_pod(self, request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
         """`UpdatePod`."""
@@ -197,7 +208,7 @@ class Provider:
         return [backend]
 
     def _place(
-        self, record: Record, backends: Sequence[Backend]
+        self, record: Record, backends: Sequence[Backend], *, judged: bool
     ) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
         """The backends that can run the pod, the first being chosen; its workload is set."""
         assert record.request is not None
@@ -205,7 +216,9 @@ class Provider:
         workloads: dict[str, Workload] = {}
         for backend in backends:
             workload = self._translate(record.request, record.manifest, record.start_time)
-            assessed[backend.name] = judge(backend.adapter, record.manifest, workload)
+            assessed[backend.name] = (
+                judge(backend.adapter, record.manifest, workload) if judged else Assessment()
+            )
             workloads[backend.name] = workload
         size = pod_request(next(iter(workloads.values())))
         placed = candidates([backend.place for backend in backends], assessed, size)
@@ -217,12 +230,23 @@ class Provider:
         self, request: Request, manifest: Manifest, start_time: float | None
     ) -> Workload:
         workload = translate(request, manifest, start_time=start_time)
-        return replace(workload, hard_stop=self._max_run)
+        return replace(workload, hard_stop=self._hard_stop(workload))
+
+    def _hard_stop(self, workload: Workload) -> float:
+        """Seconds after a container's start. Counted from the pod's it may come later than the
+        deadline by what the pod waited, but it comes though nobody of us lives."""
+        return min(self._max_run, workload.deadline or self._max_run)
 
     def _remember(self, record: Record, recorded: pod_pb2.Recorded) -> None:
         if recorded.HasField("start_time"):
             record.start_time = seconds(recorded.start_time)
         record.seen_before = recorded.started
+        if isinstance(record.request, pb.CreatePodRequest):
+            record.not_ready = {
+                one.container: Waiting(one.not_ready.reason, one.not_ready.message)
+                for one in record.request.environment
+                if one.HasField("not_ready")
+            }
         record.ended_before = {
             one.container: exit_from_wire(one.terminated) for one in recorded.ended
         }
@@ -238,6 +262,7 @@ class Provider:
             "start_time",
             "seen_before",
             "ended_before",
+            "not_ready",
         ):
             setattr(found, name, getattr(asked, name))
         self._tracker.changed(found)
@@ -260,10 +285,12 @@ class Provider:
         )
 
 
-def _accepted(
-    backend: Backend | None, attempt: int, approximations: Sequence[tuple[str, str]]
-) -> pb.CreatePodResponse:
-    accepted = pb.Accepted(backend=backend.name if backend else "", attempt=attempt)
+def _accepted(record: Record, approximations: Sequence[tuple[str, str]]) -> pb.CreatePodResponse:
+    accepted = pb.Accepted(
+        backend=record.backend.name if record.backend else "",
+        attempt=record.identity.attempt,
+        generation=record.generation,
+    )
     for field, message in approximations:
         accepted.approximations.add(field=field, message=message)
     return pb.CreatePodResponse(accepted=accepted)

@@ -21,13 +21,17 @@ from bridge.provider.record import Record
 from bridge.provider.translate import translate
 from bridge.queue import KeyedQueue
 from bridge.rpc.v1 import pod_pb2
-from bridge.workload import Observed, Waiting
+from bridge.workload import Exit, Observed, Waiting
 
 Key = tuple[str, str]
 """(cluster, uid)."""
 
 MISSES = 2
 """Complete lists in a row without a pod before it counts as lost."""
+MISSES_APART = 2.0
+"""Seconds between two lists that both count: a cloud may be behind with what it has."""
+STARTING = 5.0
+"""Seconds after which a start that a list does not show is taken for one that did not happen."""
 RESEND = 5.0
 """Seconds past its due time after which a kill is ordered again."""
 
@@ -123,8 +127,12 @@ class Tracker:
                 continue
             if key in present:
                 record.missing = 0
+                self._forget_starts(record, asked)
+            elif record.launched_at is None and record.seen_before:
+                self._miss(record, asked)
+                self.queue.add(key)
             elif record.launched_at is not None and record.launched_at < asked:
-                self._missed(record)
+                self._missed(record, asked)
             elif first:
                 self.queue.add(key)
         if first:
@@ -144,6 +152,7 @@ class Tracker:
             return
         if identity.attempt != record.identity.attempt or record.backend not in (None, backend):
             # Another attempt of the same pod: only the recorded one is told.
+            record.others[backend.name, identity.attempt] = (backend, identity)
             return
         record.backend = backend
         record.launched_at = record.launched_at or at
@@ -151,13 +160,29 @@ class Tracker:
         record.missing = 0
         if observed != record.observed or record.facts is None:
             record.observed = observed
+            for state in observed.containers:
+                asked_for = record.starting.get(state.name)
+                if asked_for is not None and asked_for[0] <= state.restart:
+                    del record.starting[state.name]
             self.queue.add(record.key)
 
-    def _missed(self, record: Record) -> None:
+    def _forget_starts(self, record: Record, asked: float) -> None:
+        """A start that a later list does not show has not happened."""
+        late = [name for name, (_, at) in record.starting.items() if at + STARTING < asked]
+        for name in late:
+            del record.starting[name]
+            self.queue.add(record.key)
+
+    def _miss(self, record: Record, asked: float) -> None:
+        if asked >= record.missed_at + MISSES_APART or not record.missing:
+            record.missing += 1
+            record.missed_at = asked
+
+    def _missed(self, record: Record, asked: float) -> None:
         if record.ended:
             # Its facts are kept here until they are acknowledged; nothing is left to remove.
             return
-        record.missing += 1
+        self._miss(record, asked)
         if record.missing >= MISSES:
             _log.warning("pod %s: %s no longer has it", record.identity.uid, record.identity.name)
             record.lose(self.clock())
@@ -211,6 +236,10 @@ class Tracker:
             record.ended = record.ended_acked = True
             await self._remove(record)
             return False
+        if record.seen_before and backend is not None and record.missing < MISSES:
+            self._wait(record, "BackendNotReady", f"looking for it on {backend.name} once more")
+            self._look_again(backend)
+            return False
         if record.seen_before or record.deleting:
             if record.seen_before:
                 record.lose(self.clock())
@@ -220,15 +249,38 @@ class Tracker:
         if backend is None or record.workload is None or self.read_only:
             self._publish(record)
             return False
-        if lacking := "" if record.counted else no_room(backend.place, record.size):
-            self._waiting[record.key] = None
-            self._wait(record, "Queued", lacking)
+        if self._is_held(record, backend):
             return False
         self._count(record, backend)
         record.tried = True
         await backend.run(record.workload)
-        record.launched_at = self.clock()
+        record.launched_at = asyncio.get_running_loop().time()
         return True
+
+    def _is_held(self, record: Record, backend: Backend) -> bool:
+        """Whether the launch has to wait, or is too late: the deadline counts while a pod waits."""
+        assert record.workload is not None
+        due = plan(record.workload, None, self.clock(), record.stop)
+        if due.ended and not record.tried:
+            record.plan, record.ended = due, True
+            self._waiting.pop(record.key, None)
+            self._settle(record)
+            return True
+        waits = {one.name for one in record.workload.containers} <= set(record.not_ready)
+        if record.not_ready and (waits or backend.containers is None):
+            record.problem = None
+            self._publish(record)
+        elif lacking := "" if record.counted else no_room(backend.place, record.size):
+            self._waiting[record.key] = None
+            self._wait(record, "Queued", lacking)
+        else:
+            return False
+        if due.wake_at is not None:
+            self.queue.add_after(record.key, max(0.0, due.wake_at - self.clock()))
+        return True
+
+    def _look_again(self, backend: Backend) -> None:
+        asyncio.get_running_loop().call_later(MISSES_APART, backend.refresh)
 
     async def _drive(self, record: Record, backend: Backend) -> float | None:
         """A backend that starts each container by itself: the plan says which, and when."""
@@ -243,9 +295,14 @@ class Tracker:
                     await backend.containers.kill(record.identity, container, grace)
                     record.kill_due[container] = now + grace
             for container, restart in due.start:
+                if container in record.not_ready:
+                    continue
                 if not await self._start(record, backend, container, restart):
                     break
-        if due.ended:
+        if due.ended and record.starting:
+            # One may run by now: its end is told, not guessed.
+            self._look_again(backend)
+        elif due.ended:
             record.ended = True
         record.plan = due
         self._settle(record)
@@ -265,6 +322,7 @@ class Tracker:
             workload = translate(
                 record.request, record.manifest, start_time=record.start_time, late=late
             )
+        record.starting[container] = (restart, asyncio.get_running_loop().time())
         await backend.containers.start(workload, container, restart)
         return True
 
@@ -276,16 +334,15 @@ class Tracker:
         if record.workload is not None:
             self._count(record, backend)
         if stop is None and record.workload is not None and record.workload.deadline is not None:
-            since = record.workload.start_time or record.launched_at or now
-            end = since + record.workload.deadline
-            if now >= end:
+            end = (record.workload.start_time or now) + record.workload.deadline
+            if now >= end and not _ended_by(record.observed, end):
                 stop = record.stop = Stop(
                     at=now,
                     grace=record.workload.grace,
                     reason="DeadlineExceeded",
                     message="Pod was active on the node longer than the specified deadline",
                 )
-            else:
+            elif now < end:
                 wake = end
         seen = record.observed
         ended = seen is not None and seen.ended
@@ -308,6 +365,8 @@ class Tracker:
             return None
         if record.backend is not None and (record.tried or record.launched_at is not None):
             await record.backend.delete(record.identity)
+        for backend, identity in record.others.values():
+            await backend.delete(identity)
         record.gone = True
         self._publish(record)
         return None
@@ -351,6 +410,17 @@ class Tracker:
         self._waiting.pop(record.key, None)
         self.queue.forget(record.key)
         self.journal(record.identity.cluster, record.identity.node).forget(record.identity.uid)
+
+
+def _ended_by(seen: Observed | None, end: float) -> bool:
+    """Whether all of it had ended by that time."""
+    return (
+        seen is not None
+        and seen.ended
+        and all(
+            isinstance(one.state, Exit) and one.state.finished_at <= end for one in seen.containers
+        )
+    )
 
 
 def _is_news(record: Record, container: str, now: float, grace: float) -> bool:

@@ -15,6 +15,7 @@ from bridge.errors import Invalid, Violation
 from bridge.pods import Manifest
 from bridge.pods.defaults import default_pull_policy
 from bridge.pods.environment import expand, expand_text
+from bridge.provider.facts import identity_from_wire
 from bridge.rpc.v1 import pod_pb2, provider_pb2
 from bridge.workload import (
     Container,
@@ -23,7 +24,6 @@ from bridge.workload import (
     File,
     Files,
     HostPath,
-    Identity,
     Mount,
     Port,
     PullCredential,
@@ -37,6 +37,7 @@ from bridge.workload import (
 )
 
 Request = provider_pb2.CreatePodRequest | provider_pb2.UpdatePodRequest
+"""What asks for a pod as it should be."""
 Late = Mapping[int, str]
 """Values of late references by `LateReference` number."""
 
@@ -83,8 +84,7 @@ def translate(
             violations=violations,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # Looked for only now: a manifest of the wrong shape is rare, and the check is not free.
-        from bridge.pods import schema  # noqa: PLC0415
+        from bridge.pods import schema  # noqa: PLC0415 - only a manifest of the wrong shape pays
 
         if wrong := schema.check(manifest, "Pod"):
             raise Invalid(violations=wrong) from error
@@ -164,7 +164,7 @@ def _workload(
     grace = spec.get("terminationGracePeriodSeconds")
     deadline = spec.get("activeDeadlineSeconds")
     return Workload(
-        identity=identity(request.pod),
+        identity=identity_from_wire(request.pod),
         containers=containers,
         volumes=_volumes(spec, request.volumes, violations),
         restart_policy=policy,
@@ -182,11 +182,6 @@ def _workload(
         deadline=None if deadline is None else float(deadline),
         pull_credentials=credentials,
     )
-
-
-def identity(pod: pod_pb2.PodIdentity) -> Identity:
-    """The contract's identity as the model's."""
-    return Identity(pod.cluster, pod.node, pod.namespace, pod.name, pod.uid, pod.attempt)
 
 
 def _credentials(given: Iterable[pod_pb2.ImagePullCredential]) -> tuple[PullCredential, ...]:
@@ -262,7 +257,6 @@ class _Making:
             resources=self._resources(given.get("resources")),
             restart_policy=RestartPolicy.NEVER if role is Role.EPHEMERAL else policy,
             restart_rules=_rules(rules) if rules else (),
-            restart_all=_rules(rules, "RestartAllContainers") if rules else (),
             security=_security(self._spec.get("securityContext"), given.get("securityContext")),
             ports=tuple(
                 Port(port["containerPort"], port.get("protocol") or "TCP", port.get("name") or "")
@@ -340,12 +334,12 @@ def _amount(name: str, value: Any) -> int:
     return quantity.millicores(value) if name == "cpu" else quantity.as_int(value)
 
 
-def _rules(given: list[Manifest], action: str = "") -> tuple[RestartRule, ...]:
-    """The rules in order; with `action` only those of that action."""
+def _rules(given: list[Manifest]) -> tuple[RestartRule, ...]:
+    """The rules in order. Those that restart all containers never reach a backend: the capability
+    tables refuse their action."""
     out = []
     for rule in given:
-        codes = rule.get("exitCodes")
-        if codes and (not action or rule.get("action") == action):
+        if codes := rule.get("exitCodes"):
             out.append(
                 RestartRule(
                     restart=rule.get("action") == "Restart",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
@@ -12,8 +12,6 @@ from bridge.rpc import channel
 from bridge.rpc.status import from_rpc_error
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.rpc.v1 import provider_pb2_grpc
-
-M = TypeVar("M")
 
 
 class RemoteProvider:

@@ -56,7 +56,7 @@ def sh(script: str, **more: object) -> Workload:
     """A pod of one shell script."""
     keys = {"volumes", "hostname"}
     pod = {key: more.pop(key) for key in keys & more.keys()}
-    return workload(container("sh", "-c", script, **more), **pod)  # type: ignore[arg-type]
+    return workload(container("sh", "-c", script, **more), **pod)
 
 
 async def test_the_parts_are_abilities(bench: ProcessBench) -> None:
@@ -182,7 +182,7 @@ async def test_secrets_are_in_no_file_of_ours(bench: ProcessBench) -> None:
 def _with_env(one: object, *env: EnvVar) -> object:
     from dataclasses import replace
 
-    return replace(one, env=env)  # type: ignore[type-var]
+    return replace(one, env=env)
 
 
 async def test_two_hundred_quick_pods(bench: ProcessBench) -> None:

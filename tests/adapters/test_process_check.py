@@ -83,7 +83,7 @@ def test_commands_in_volumes_pass() -> None:
         ("./x", {"working_dir": "/tools/deep"}),
         ("x", {"env": {"PATH": "/tools/bin:/usr/bin"}}),
     ):
-        pod = workload(container(command, mounts=mounts, **more), volumes=volumes)  # type: ignore[arg-type]
+        pod = workload(container(command, mounts=mounts, **more), volumes=volumes)
         assert wrong(pod) == {}
 
 

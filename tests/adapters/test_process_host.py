@@ -30,8 +30,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[ProcessBench]:
 
 def pod(script: str, *mounts: Mount, volumes: list[object], **more: object) -> Workload:
     """A pod of one shell script over these volumes."""
-    one = container("sh", "-c", script, mounts=mounts, **more)  # type: ignore[arg-type]
-    return workload(one, volumes=volumes)  # type: ignore[arg-type]
+    one = container("sh", "-c", script, mounts=mounts, **more)
+    return workload(one, volumes=volumes)
 
 
 async def run(bench: ProcessBench, one: Workload) -> tuple[Exit, str]:
@@ -220,7 +220,7 @@ async def test_a_host_that_has_changed_since(bench: ProcessBench, host: Path) ->
 
 def stopped(script: str, **more: object) -> Workload:
     """A pod with a hard stop."""
-    return replace(workload(container("sh", "-c", script)), **more)  # type: ignore[arg-type]
+    return replace(workload(container("sh", "-c", script)), **more)
 
 
 async def test_the_hard_stop(bench: ProcessBench) -> None:

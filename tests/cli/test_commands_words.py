@@ -154,28 +154,30 @@ def test_capabilities_are_the_adapters_table() -> None:
 def test_configuration_is_shown_with_its_origins(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (home / "podbridge.yaml").write_text("# mine\nnode: edge\n")
+    (home / "podbridge.yaml").write_text("# mine\nprovider: {listen: 'localhost:1'}\n")
     monkeypatch.setenv("PODBRIDGE_MAX_RUN", "2h")
 
-    assert yaml.safe_load(invoke("config", "show")[1])["node"] == "edge"
+    assert yaml.safe_load(invoke("config", "show")[1])["provider"]["listen"] == "localhost:1"
     found = json.loads(invoke("config", "show", "--origin", "-o", "json")[1])
-    assert found["node"] == {"value": "edge", "origin": "podbridge.yaml:2"}
+    assert found["provider.listen"] == {"value": "localhost:1", "origin": "podbridge.yaml:2"}
     assert found["max_run"] == {"value": 7200.0, "origin": "PODBRIDGE_MAX_RUN"}
     assert "podbridge.yaml: valid" in invoke("config", "check")[1]
     assert invoke("config", "path")[1] == "podbridge.yaml\n"
 
     code, _, error = invoke("config", "set", "max_run", "3h")
     assert (code, "PODBRIDGE_MAX_RUN is set" in error) == (0, True)
-    assert (home / "podbridge.yaml").read_text() == "# mine\nnode: edge\nmax_run: 3h\n"
+    assert (home / "podbridge.yaml").read_text() == (
+        "# mine\nprovider: {listen: 'localhost:1'}\nmax_run: 3h\n"
+    )
 
 
 def test_configuration_errors_come_all_at_once(home: Path) -> None:
-    (home / "podbridge.yaml").write_text("nodes: a\nconfirm_above: -1\n")
+    (home / "podbridge.yaml").write_text("providers: a\nmax_run: -1\n")
 
     code, _, error = invoke("config", "check")
     assert code == 2
-    assert 'nodes: unknown key; did you mean "node"?' in error
-    assert "confirm_above" in error
+    assert 'providers: unknown key; did you mean "provider"?' in error
+    assert "max_run: found integer -1" in error
 
 
 def test_the_schema_has_the_keys_of_backend_types() -> None:

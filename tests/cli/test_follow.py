@@ -118,7 +118,7 @@ class World:
         self.follower = LogFollower(
             cast("ProviderClient", self.provider),
             self.seen.take,
-            mode,  # type: ignore[arg-type]
+            mode,
             cluster="run",
             ended=lambda pod: self.seen.ended.append(pod["metadata"]["name"]),
             problem=self.seen.problems.append,

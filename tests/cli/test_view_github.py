@@ -35,7 +35,7 @@ def a_view(summary: Path | None = None) -> GitHubView:
 
 def out(view: GitHubView) -> str:
     assert hasattr(view.stdout, "buffer")
-    return text_of(view.stdout)  # type: ignore[arg-type]
+    return text_of(view.stdout)
 
 
 def test_each_pod_s_log_is_one_group_without_commands() -> None:
@@ -73,7 +73,7 @@ def test_one_container_keeps_stdout_and_its_commands_are_noticed() -> None:
     for _ in range(2):
         view.log(pod, "main", b"ok\n::set-output name=x::y\n")
     assert out(view) == "ok\n::set-output name=x::y\n" * 2
-    assert text_of(view.stderr).count("contains workflow commands") == 1  # type: ignore[arg-type]
+    assert text_of(view.stderr).count("contains workflow commands") == 1
 
 
 async def test_annotations_and_the_step_summary(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_annotations_and_the_step_summary(tmp_path: Path) -> None:
     assert lines[5] == (
         "::error title=job/wordcount%3A wordcount-1-bbbbb (index 1)::exit code 3%0A```%0A100%25 <b>"
     )
-    said = text_of(view.stderr).splitlines()  # type: ignore[arg-type]
+    said = text_of(view.stderr).splitlines()
     assert said.index("::stop-commands::secret") < said.index("    ```")
     assert said[-1] == "::secret::"
     assert path.read_text().splitlines()[:8] == [
@@ -115,10 +115,10 @@ async def test_a_summary_that_cannot_be_written_is_only_said(tmp_path: Path) -> 
     view = a_view(tmp_path)
     view.change(added(a_pod("a", ended())))
     await view.finish(await gather(view.model, "r", 0, 2.0))
-    assert b"step summary cannot be written" in bytes_of(view.stderr)  # type: ignore[arg-type]
+    assert b"step summary cannot be written" in bytes_of(view.stderr)
 
 
 def test_a_message_of_a_container_is_no_command() -> None:
     view = a_view()
     view.change(added(a_pod("a", phase="Failed", reason="Evicted", message="##[add-path]/evil")))
-    assert "##[" not in text_of(view.stderr)  # type: ignore[arg-type]
+    assert "##[" not in text_of(view.stderr)

@@ -194,7 +194,7 @@ async def test_quiet_says_only_why_it_failed() -> None:
 def test_the_view_that_fits(environ: dict[str, str], terminal: bool, expected: type) -> None:
     out, err = stream(), stream()
     for one in (out, err):
-        one.isatty = lambda: terminal  # type: ignore[method-assign]
+        one.isatty = lambda: terminal
     assert type(make_view("text", out, err, "r", environ=environ)) is expected
     assert type(make_view("json", out, err, "r", environ=environ)) is JsonView
 

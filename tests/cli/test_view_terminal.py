@@ -159,7 +159,7 @@ async def test_many_changes_are_few_refreshes() -> None:
         shown += 1
         display()
 
-    screen.view.refresh = refresh  # type: ignore[method-assign]
+    screen.view.refresh = refresh
     screen.view.change(added(a_pod("other")))
     for at in range(500):
         screen.view.change(added(a_pod(f"p-{at}", running())))
@@ -197,4 +197,4 @@ def test_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None
     view.change(added(a_pod("b", ended(3))))
     view.log(a_pod("a"), "main", b"x\n")
     view.close()
-    assert not re.search(rb"\x1b\[[0-9;]*3[0-9]", out.buffer.getvalue())  # type: ignore[attr-defined]
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-9]", out.buffer.getvalue())

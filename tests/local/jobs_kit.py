@@ -168,10 +168,3 @@ class World:
             "phase": "Failed" if code else "Succeeded",
             "containerStatuses": [{"name": "main", "state": {"terminated": ended}}],
         }
-
-    def by_index(self, index: int) -> list[Manifest]:
-        """All pods of an index, oldest first."""
-        pods = [
-            pod for pod in self.pods.values() if pod["metadata"]["annotations"][INDEX] == str(index)
-        ]
-        return sorted(pods, key=lambda pod: int(pod["metadata"]["annotations"][SERIAL_ANNOTATION]))

@@ -81,10 +81,13 @@ def test_one_process_attends_and_its_death_is_seen(tmp_path: Path) -> None:
 def test_ended_pods_are_remembered_even_after_a_cut_line(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     assert run.ended() == {}
-    run.record_ended("u1", {"phase": "Failed"})
+    metadata = {"uid": "u1", "annotations": {"why": "because"}}
+    run.record_ended({"metadata": metadata, "status": {"phase": "Failed"}})
     with (run.folder / "ended.jsonl").open("a") as handle:
         handle.write('{"uid": "u2", "sta')
-    assert run.ended() == {"u1": {"phase": "Failed"}}
+    assert run.ended()["u1"]["status"] == {"phase": "Failed"}
+    assert run.ended()["u1"]["annotations"] == {"why": "because"}
+    assert list(run.ended()) == ["u1"]
 
 
 class FakeSession:
@@ -105,7 +108,7 @@ async def test_control_tells_changes_and_takes_deletions(tmp_path: Path) -> None
     run = a_run(deep)
     session = FakeSession(run)
     session.store.put_job({"kind": "Job", "metadata": {"name": "j", "uid": "1"}})
-    server = ControlServer(session)  # type: ignore[arg-type]
+    server = ControlServer(session)
     await server.start()
     assert run.control.stat().st_mode & 0o777 == 0o600
     client = ControlClient(run.control)

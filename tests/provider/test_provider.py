@@ -90,7 +90,7 @@ class Watcher:
 
 @asynccontextmanager
 async def serving(cloud: Cloud, **limits: int) -> AsyncIterator[tuple[Provider, Watcher]]:
-    backend = Backend(PaperAdapter(cloud), limits, clock=virtual.clock)
+    backend = Backend(PaperAdapter(cloud), limits)
     provider = Provider(Tracker([backend], clock=virtual.clock))
     watcher = Watcher(provider)
     tasks = [asyncio.create_task(provider.run()), asyncio.create_task(watcher.follow())]

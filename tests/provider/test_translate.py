@@ -93,12 +93,12 @@ def test_a_containers_own_words() -> None:
         restartPolicy="Never",
         restartPolicyRules=[
             {"action": "Restart", "exitCodes": {"operator": "In", "values": [1, 2]}},
-            {"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn", "values": [0]}},
+            {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0]}},
         ],
     )
     manifest["metadata"] |= {"labels": {"l": "1"}, "annotations": {"a": "2"}}
     workload = translate(created(manifest), manifest, start_time=5.0)
-    every = RestartRule(False, frozenset({0}), negated=True)
+    other = RestartRule(True, frozenset({0}), negated=True)
     assert workload.containers == (
         Container(
             "main",
@@ -114,8 +114,7 @@ def test_a_containers_own_words() -> None:
             stdin_once=True,
             tty=True,
             restart_policy=RestartPolicy.NEVER,
-            restart_rules=(RestartRule(True, frozenset({1, 2})), every),
-            restart_all=(every,),
+            restart_rules=(RestartRule(True, frozenset({1, 2})), other),
         ),
     )
     assert workload.restart_policy is RestartPolicy.ON_FAILURE

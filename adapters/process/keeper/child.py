@@ -117,7 +117,7 @@ def _below(volume: int, sub_path: str) -> int:
     base = os.readlink(f"/proc/self/fd/{volume}")
     path = os.path.realpath(os.path.join(base, sub_path))
     if _inside(path, base) and not os.path.lexists(path):
-        _make_like(base, path)
+        _make_like(volume, os.path.relpath(path, base))
     found = _open(path)
     # Judged by what was opened: a link may have been put in its way meanwhile.
     if not _inside(os.readlink(f"/proc/self/fd/{found}"), base):
@@ -125,17 +125,32 @@ def _below(volume: int, sub_path: str) -> int:
     return found
 
 
-def _make_like(base: str, path: str) -> None:
-    """Makes a directory in a volume, with the volume's own mode, as the kubelet does."""
-    mode = stat.S_IMODE(os.stat(base).st_mode)
-    place = base
-    for part in os.path.relpath(path, base).split("/"):
-        place = f"{place}/{part}"
-        try:
-            os.mkdir(place)
-        except FileExistsError:
-            continue
-        os.chmod(place, mode)
+def _make_like(volume: int, path: str) -> None:
+    """Makes a directory in a volume, with the volume's own mode, as the kubelet does.
+
+    Step by step from what is open, never through a link: a container that has the volume already
+    may put links in the way at any time.
+    """
+    mode = stat.S_IMODE(os.stat(f"/proc/self/fd/{volume}").st_mode)
+    place = volume
+    for part in path.split("/"):
+        below, is_new = _step(place, part)
+        if place != volume:
+            os.close(place)
+        place = below
+        if is_new:
+            os.fchmod(place, mode)
+    os.close(place)
+
+
+def _step(place: int, part: str) -> tuple[int, bool]:
+    """The directory of that name in one that is open, and whether it was made by this."""
+    how = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.mkdir(part, 0o700, dir_fd=place)
+    except FileExistsError:
+        return os.open(part, os.O_PATH | how, dir_fd=place), False
+    return os.open(part, os.O_RDONLY | how, dir_fd=place), True
 
 
 def _inside(path: str, base: str) -> bool:
@@ -195,7 +210,8 @@ def _execute(argv: list[str], environment: dict[str, str]) -> None:
         except PermissionError:
             denied = True
         except OSError as error:
-            raise ValueError(f"exec: {json.dumps(place)}: {_reason(error)}") from error
+            # Not the place: PATH may be a Secret's value.
+            raise ValueError(f"exec: {json.dumps(name)}: {_reason(error)}") from error
     if denied:
         raise ValueError(f"exec: {json.dumps(name)}: permission denied")
     if "/" in name:

@@ -147,7 +147,7 @@ def _plain(verdicts: Sequence[Verdict], able: Sequence[str]) -> dict[str, Any]:
 
 
 def _print(verdicts: Sequence[Verdict], able: Sequence[str]) -> None:
-    from bridge.cli.output import hint, print_table
+    from bridge.cli.output import hint, plain, print_table
 
     print_table(
         ["BACKEND", "OBJECT", "RESULT"], [[one.backend, one.object, one.result] for one in verdicts]
@@ -155,12 +155,12 @@ def _print(verdicts: Sequence[Verdict], able: Sequence[str]) -> None:
     for one in verdicts:
         if not (one.violations or one.approximations or one.problem):
             continue
-        print(f"\n{one.backend}: {one.object} ({one.loaded.source}): {one.result}")
+        print(plain(f"\n{one.backend}: {one.object} ({one.loaded.source}): {one.result}"))
         if one.problem:
-            print(f"  the backend could not be asked: {one.problem}")
+            print(plain(f"  the backend could not be asked: {one.problem}"))
         for each in one.violations:
-            print(f"  refused:      {Violation(each.field, each.message)}")
+            print(plain(f"  refused:      {Violation(each.field, each.message)}"))
         for each in one.approximations:
-            print(f"  approximated: {Violation(each.field, each.message)}")
+            print(plain(f"  approximated: {Violation(each.field, each.message)}"))
     if not able:
         hint("no backend that was asked can run all of it")

@@ -20,11 +20,12 @@ _EXAMPLES = """
 \b
 Examples:
   podbridge provider --on process --listen unix:///run/user/1000/podbridge.sock
-  podbridge provider --listen 127.0.0.1:9443
   podbridge run -f job.yaml --provider unix:///run/user/1000/podbridge.sock
 
 Off this host mutual TLS is required: provider.tls in the configuration.
 """
+
+_OPEN = "warning: every user of this host can reach it: use a unix socket, or provider.tls"
 
 
 @click.command(epilog=_EXAMPLES)
@@ -72,6 +73,8 @@ async def _serve(target: Target, address: str, tls: Tls | None) -> int:
     running = asyncio.create_task(provider.run(), name="provider")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     names = ", ".join(one.name for one in target.backends)
+    if tls is None and not address.startswith("unix:"):
+        click.echo(_OPEN, err=True)
     click.echo(f"listening on {listening}; backends: {names}")
     try:
         await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bridge.cli.launch import Asked, launch
-
-if TYPE_CHECKING:
-    pass
 
 _EXAMPLES = """
 \b

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Protocol
 
 from bridge.agent.loop import ProviderNote
+from bridge.cli.output import plain
 from bridge.cli.view.model import News, RunModel
 from bridge.cli.view.output import Output
 from bridge.cli.view.state import JobState
@@ -97,7 +98,7 @@ class BaseView:
 
     def say(self, text: str) -> None:
         """`View.say`."""
-        self.output.write(self.stderr, f"{text}\n".encode())
+        self.output.write(self.stderr, f"{plain(text)}\n".encode())
 
     def _output_failed(self, text: str) -> None:
         # Called from the thread that writes: nothing of a view but its output may be used there.

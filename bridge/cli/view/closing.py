@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bridge.cli.output import plain
 from bridge.cli.view.model import RunModel
 from bridge.cli.view.state import STARTING, ContainerState, JobState, PodState
 from bridge.cli.view.words import code_words, duration, one_line, reason_words
@@ -32,7 +33,6 @@ _WORDS = {
     143: "terminated after",
 }
 _PHASES = {0: "Succeeded", 124: "TimedOut", 130: "Interrupted", 143: "Interrupted"}
-_CUT_SHORT = (124, 130, 143)
 _ORDER = {"failed": 0, "waiting": 1, "stopping": 2, "running": 2, "stopped": 3, "succeeded": 4}
 
 
@@ -205,13 +205,9 @@ class Closing:
             example = next(p for p in cause.pods if (p.uid, cause.container) in self.tails)
             yield Line("cause", f"  last lines of {example.name}:")
             for text in tail.splitlines()[-TAIL_LINES:]:
-                yield Line("cause", f"    {_printable(text)}")
+                yield Line("cause", f"    {plain(text)}")
         for command in cause.commands(self.run):
             yield Line("cause", f"  {command}")
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one == "\t" or one.isprintable() else "\ufffd" for one in text)
 
 
 def _pod_label(pod: PodState) -> str:

@@ -55,8 +55,7 @@ class GitHubView(PlainView):
             return
         uid, name = pod["metadata"]["uid"], prefix(pod, container)
         if uid not in self._logs:
-            # Closed when the group is printed.
-            spool = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+            spool = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by _group
             self._logs[uid] = (pod["metadata"]["name"], spool)
         text = prefixed(f"{name.partition('/')[2]} | ".encode() if "/" in name else b"", data)
         self._logs[uid][1].write(text)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
 from bridge.agent.loop import ProviderNote
+from bridge.cli.output import plain
 from bridge.cli.view.base import BaseView, Pacer, clock_time, note_words
 from bridge.cli.view.model import News
 from bridge.cli.view.words import duration
@@ -89,10 +90,10 @@ class PlainView(BaseView):
         super().close()
 
     def _last_words(self, text: str) -> None:
-        self.output.write(self.stderr, text.encode())
+        self.output.write(self.stderr, plain(text).encode())
 
     def _line(self, text: str) -> None:
-        self.output.write(self.stderr, f"{clock_time(self.clock())} {text}\n".encode())
+        self.output.write(self.stderr, f"{clock_time(self.clock())} {plain(text)}\n".encode())
 
     def _bare(self, news: News) -> None:
         pod = news.pod

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bridge.agent.loop import ProviderNote
+from bridge.cli.output import plain
 from bridge.cli.view.base import BaseView, note_words
 from bridge.cli.view.model import News
 from bridge.cli.view.output import Output
@@ -72,7 +73,7 @@ class TerminalView(BaseView):
         """Says what is worth a line; the rest shows in the display."""
         for severity, text in self.narrator.lines(news, self.clock()):
             if severity == "bad" or not self.quiet:
-                self._line(Text(text, style=_STYLES[severity]))
+                self._line(Text(plain(text), style=_STYLES[severity]))
         self._soon()
 
     def log(self, pod: Manifest, container: str, data: bytes) -> None:
@@ -88,11 +89,11 @@ class TerminalView(BaseView):
     def note(self, note: ProviderNote) -> None:
         """`View.note`."""
         style = _STYLES["bad" if note.what == "lost" else "good"]
-        self._line(Text(note_words(note), style=style))
+        self._line(Text(plain(note_words(note)), style=style))
 
     def say(self, text: str) -> None:
         """`View.say`."""
-        self._line(Text(text))
+        self._line(Text(plain(text)))
 
     async def finish(self, closing: Closing) -> None:
         """`View.finish`."""
@@ -105,7 +106,7 @@ class TerminalView(BaseView):
                 style = _STYLES["bad" if line.bad else "good"]
             elif line.bad:
                 style = _STYLES["bad"] if line.part == "cause" else "red"
-            self._line(Text(line.text, style=style))
+            self._line(Text(plain(line.text), style=style))
         self._end_display()
         await self.output.flushed()
 
@@ -222,7 +223,8 @@ class TerminalView(BaseView):
             text = Text(one, style="dim")
         else:
             text = Text(f"{one_line(one.name, width):<{width}}  ", style="bold")
-            text = Text.assemble(text, *self._parts(one, now))
+            parts = [(plain(words), style) for words, style in self._parts(one, now)]
+            text = Text.assemble(text, *parts)
         text.no_wrap, text.overflow = True, "ellipsis"
         return text
 
@@ -274,7 +276,7 @@ class _Pane(io.TextIOBase):
         self._stream, self._output = stream, output
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # in the stubs it can be set
         """That of the terminal."""
         found: str = getattr(self._stream, "encoding", None) or "utf-8"
         return found

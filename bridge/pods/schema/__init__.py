@@ -170,7 +170,7 @@ class _Check:
                 self._wrong(value, "true or false", path)
         elif kind == "quantity":
             try:
-                quantity.parse(value)  # type: ignore[arg-type]
+                quantity.parse(value)  # type: ignore[arg-type]  # it refuses other types itself
             except ValueError as error:
                 self.out.append(Violation(path, f"bad quantity: {error}"))
         elif kind == "int-or-string":

@@ -73,10 +73,24 @@ def _number(text: str) -> int | None:
 
 
 def time_zone_problem(zone: str) -> str | None:
-    """What is wrong with the syntax of a time zone's name, or None. The zone is not looked up."""
+    """What is wrong with a time zone's name, or None. It is looked up where this host has the
+    IANA database."""
     parts = zone.split("/")
     if not zone or zone.lower() == "local" or any(part in ("", ".", "..") for part in parts):
         return f'found "{zone[:60]}"; allowed: a name of the IANA database ("Europe/Paris")'
     if any(not re.fullmatch(r"[A-Za-z._0-9+][A-Za-z.\-_0-9+]{0,13}", part) for part in parts):
         return f'found "{zone[:60]}"; allowed: a name of the IANA database ("Europe/Paris")'
+    if not _is_zone(zone) and _is_zone("UTC"):
+        return f'found "{zone[:60]}", which the IANA database does not have'
     return None
+
+
+def _is_zone(name: str) -> bool:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(name)
+    # OSError: a folder of the database, such as "Europe".
+    except (KeyError, ValueError, OSError):
+        return False
+    return True

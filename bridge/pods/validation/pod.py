@@ -177,6 +177,8 @@ def _containers(spec: Manifest, path: str, volumes: set[str], report: Report) ->
         _resources(container.get("resources", {}), f"{where}.resources", report)
         _restart(kind, container, where, report)
         _probes(kind, container, where, grace, report)
+        if "stopSignal" in container.get("lifecycle", {}) and "os" not in spec:
+            report.add(f"{where}.lifecycle.stopSignal", "only beside spec.os.name")
         _security(container.get("securityContext", {}), f"{where}.securityContext", report)
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62ridge/rpc/v1/pod.proto\x12\rbridge.rpc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n\x0bPodIdentity\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03uid\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\"\xa3\x01\n\x06\x45nvVar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07literal\x18\x02 \x01(\tH\x00\x12\x12\n\x08template\x18\x03 \x01(\tH\x00\x12,\n\x06secret\x18\x04 \x01(\x0b\x32\x1a.bridge.rpc.v1.SecretValueH\x00\x12,\n\x04late\x18\x05 \x01(\x0e\x32\x1c.bridge.rpc.v1.LateReferenceH\x00\x42\x08\n\x06source\"7\n\x0bSecretValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\"\x85\x01\n\x14\x43ontainerEnvironment\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12(\n\tvariables\x18\x02 \x03(\x0b\x32\x15.bridge.rpc.v1.EnvVar\x12\x30\n\x11service_variables\x18\x03 \x03(\x0b\x32\x15.bridge.rpc.v1.EnvVar\"Q\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x11\n\x04mode\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06secret\x18\x04 \x01(\x08\x42\x07\n\x05_mode\"U\n\rVolumeContent\x12\x0e\n\x06volume\x18\x01 \x01(\t\x12\"\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x13.bridge.rpc.v1.File\x12\x10\n\x08revision\x18\x03 \x01(\t\"K\n\x13ImagePullCredential\x12\x10\n\x08registry\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08password\x18\x03 \x01(\t\"R\n\x0e\x45ndedContainer\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12-\n\nterminated\x18\x02 \x01(\x0b\x32\x19.bridge.rpc.v1.Terminated\"\x95\x02\n\x08Recorded\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\x0erestart_counts\x18\x04 \x03(\x0b\x32*.bridge.rpc.v1.Recorded.RestartCountsEntry\x12,\n\x05\x65nded\x18\x05 \x03(\x0b\x32\x1d.bridge.rpc.v1.EndedContainer\x12\x0f\n\x07started\x18\x06 \x01(\x08\x1a\x34\n\x12RestartCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\xe2\x02\n\x0e\x43ontainerFacts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07waiting\x18\x02 \x01(\x0b\x32\x16.bridge.rpc.v1.WaitingH\x00\x12)\n\x07running\x18\x03 \x01(\x0b\x32\x16.bridge.rpc.v1.RunningH\x00\x12/\n\nterminated\x18\x04 \x01(\x0b\x32\x19.bridge.rpc.v1.TerminatedH\x00\x12\x33\n\x10last_termination\x18\x05 \x01(\x0b\x32\x19.bridge.rpc.v1.Terminated\x12\x15\n\rrestart_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x63ontainer_id\x18\x07 \x01(\t\x12\x10\n\x08image_id\x18\x08 \x01(\t\x12\x14\n\x07started\x18\t \x01(\x08H\x01\x88\x01\x01\x12\x12\n\x05ready\x18\n \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05stateB\n\n\x08_startedB\x08\n\x06_ready\"*\n\x07Waiting\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"9\n\x07Running\x12.\n\nstarted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc7\x01\n\nTerminated\x12\x11\n\texit_code\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ontainer_id\x18\x07 \x01(\t\"\xcb\x02\n\x08PodFacts\x12\'\n\x03pod\x18\x01 \x01(\x0b\x32\x1a.bridge.rpc.v1.PodIdentity\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12&\n\x05stage\x18\x04 \x01(\x0e\x32\x17.bridge.rpc.v1.PodStage\x12\x31\n\ncontainers\x18\x05 \x03(\x0b\x32\x1d.bridge.rpc.v1.ContainerFacts\x12\x0f\n\x07pod_ips\x18\x06 \x03(\t\x12\x10\n\x08host_ips\x18\x07 \x03(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\n \x01(\x08\x12\x11\n\tdisrupted\x18\x0b \x01(\x08\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9f\x01\n\rLateReference\x12\x1e\n\x1aLATE_REFERENCE_UNSPECIFIED\x10\x00\x12\x19\n\x15LATE_REFERENCE_POD_IP\x10\x01\x12\x1a\n\x16LATE_REFERENCE_POD_IPS\x10\x02\x12\x1a\n\x16LATE_REFERENCE_HOST_IP\x10\x03\x12\x1b\n\x17LATE_REFERENCE_HOST_IPS\x10\x04*{\n\x08PodStage\x12\x19\n\x15POD_STAGE_UNSPECIFIED\x10\x00\x12\x15\n\x11POD_STAGE_WAITING\x10\x01\x12\x14\n\x10POD_STAGE_ACTIVE\x10\x02\x12\x13\n\x0fPOD_STAGE_ENDED\x10\x03\x12\x12\n\x0ePOD_STAGE_GONE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62ridge/rpc/v1/pod.proto\x12\rbridge.rpc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n\x0bPodIdentity\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03uid\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\"\xa3\x01\n\x06\x45nvVar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07literal\x18\x02 \x01(\tH\x00\x12\x12\n\x08template\x18\x03 \x01(\tH\x00\x12,\n\x06secret\x18\x04 \x01(\x0b\x32\x1a.bridge.rpc.v1.SecretValueH\x00\x12,\n\x04late\x18\x05 \x01(\x0e\x32\x1c.bridge.rpc.v1.LateReferenceH\x00\x42\x08\n\x06source\"7\n\x0bSecretValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\"\xb0\x01\n\x14\x43ontainerEnvironment\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12(\n\tvariables\x18\x02 \x03(\x0b\x32\x15.bridge.rpc.v1.EnvVar\x12\x30\n\x11service_variables\x18\x03 \x03(\x0b\x32\x15.bridge.rpc.v1.EnvVar\x12)\n\tnot_ready\x18\x04 \x01(\x0b\x32\x16.bridge.rpc.v1.Waiting\"Q\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x11\n\x04mode\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06secret\x18\x04 \x01(\x08\x42\x07\n\x05_mode\"U\n\rVolumeContent\x12\x0e\n\x06volume\x18\x01 \x01(\t\x12\"\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x13.bridge.rpc.v1.File\x12\x10\n\x08revision\x18\x03 \x01(\t\"K\n\x13ImagePullCredential\x12\x10\n\x08registry\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08password\x18\x03 \x01(\t\"R\n\x0e\x45ndedContainer\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12-\n\nterminated\x18\x02 \x01(\x0b\x32\x19.bridge.rpc.v1.Terminated\"\x95\x02\n\x08Recorded\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\x0erestart_counts\x18\x04 \x03(\x0b\x32*.bridge.rpc.v1.Recorded.RestartCountsEntry\x12,\n\x05\x65nded\x18\x05 \x03(\x0b\x32\x1d.bridge.rpc.v1.EndedContainer\x12\x0f\n\x07started\x18\x06 \x01(\x08\x1a\x34\n\x12RestartCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\xe2\x02\n\x0e\x43ontainerFacts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07waiting\x18\x02 \x01(\x0b\x32\x16.bridge.rpc.v1.WaitingH\x00\x12)\n\x07running\x18\x03 \x01(\x0b\x32\x16.bridge.rpc.v1.RunningH\x00\x12/\n\nterminated\x18\x04 \x01(\x0b\x32\x19.bridge.rpc.v1.TerminatedH\x00\x12\x33\n\x10last_termination\x18\x05 \x01(\x0b\x32\x19.bridge.rpc.v1.Terminated\x12\x15\n\rrestart_count\x18\x06 \x01(\x05\x12\x14\n\x0c\x63ontainer_id\x18\x07 \x01(\t\x12\x10\n\x08image_id\x18\x08 \x01(\t\x12\x14\n\x07started\x18\t \x01(\x08H\x01\x88\x01\x01\x12\x12\n\x05ready\x18\n \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05stateB\n\n\x08_startedB\x08\n\x06_ready\"*\n\x07Waiting\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"9\n\x07Running\x12.\n\nstarted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc7\x01\n\nTerminated\x12\x11\n\texit_code\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ontainer_id\x18\x07 \x01(\t\"\xcb\x02\n\x08PodFacts\x12\'\n\x03pod\x18\x01 \x01(\x0b\x32\x1a.bridge.rpc.v1.PodIdentity\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12&\n\x05stage\x18\x04 \x01(\x0e\x32\x17.bridge.rpc.v1.PodStage\x12\x31\n\ncontainers\x18\x05 \x03(\x0b\x32\x1d.bridge.rpc.v1.ContainerFacts\x12\x0f\n\x07pod_ips\x18\x06 \x03(\t\x12\x10\n\x08host_ips\x18\x07 \x03(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\n \x01(\x08\x12\x11\n\tdisrupted\x18\x0b \x01(\x08\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9f\x01\n\rLateReference\x12\x1e\n\x1aLATE_REFERENCE_UNSPECIFIED\x10\x00\x12\x19\n\x15LATE_REFERENCE_POD_IP\x10\x01\x12\x1a\n\x16LATE_REFERENCE_POD_IPS\x10\x02\x12\x1a\n\x16LATE_REFERENCE_HOST_IP\x10\x03\x12\x1b\n\x17LATE_REFERENCE_HOST_IPS\x10\x04*{\n\x08PodStage\x12\x19\n\x15POD_STAGE_UNSPECIFIED\x10\x00\x12\x15\n\x11POD_STAGE_WAITING\x10\x01\x12\x14\n\x10POD_STAGE_ACTIVE\x10\x02\x12\x13\n\x0fPOD_STAGE_ENDED\x10\x03\x12\x12\n\x0ePOD_STAGE_GONE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECORDED_RESTARTCOUNTSENTRY']._loaded_options = None
   _globals['_RECORDED_RESTARTCOUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_LATEREFERENCE']._serialized_start=2151
-  _globals['_LATEREFERENCE']._serialized_end=2310
-  _globals['_PODSTAGE']._serialized_start=2312
-  _globals['_PODSTAGE']._serialized_end=2435
+  _globals['_LATEREFERENCE']._serialized_start=2194
+  _globals['_LATEREFERENCE']._serialized_end=2353
+  _globals['_PODSTAGE']._serialized_start=2355
+  _globals['_PODSTAGE']._serialized_end=2478
   _globals['_PODIDENTITY']._serialized_start=75
   _globals['_PODIDENTITY']._serialized_end=182
   _globals['_ENVVAR']._serialized_start=185
@@ -45,27 +45,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECRETVALUE']._serialized_start=350
   _globals['_SECRETVALUE']._serialized_end=405
   _globals['_CONTAINERENVIRONMENT']._serialized_start=408
-  _globals['_CONTAINERENVIRONMENT']._serialized_end=541
-  _globals['_FILE']._serialized_start=543
-  _globals['_FILE']._serialized_end=624
-  _globals['_VOLUMECONTENT']._serialized_start=626
-  _globals['_VOLUMECONTENT']._serialized_end=711
-  _globals['_IMAGEPULLCREDENTIAL']._serialized_start=713
-  _globals['_IMAGEPULLCREDENTIAL']._serialized_end=788
-  _globals['_ENDEDCONTAINER']._serialized_start=790
-  _globals['_ENDEDCONTAINER']._serialized_end=872
-  _globals['_RECORDED']._serialized_start=875
-  _globals['_RECORDED']._serialized_end=1152
-  _globals['_RECORDED_RESTARTCOUNTSENTRY']._serialized_start=1100
-  _globals['_RECORDED_RESTARTCOUNTSENTRY']._serialized_end=1152
-  _globals['_CONTAINERFACTS']._serialized_start=1155
-  _globals['_CONTAINERFACTS']._serialized_end=1509
-  _globals['_WAITING']._serialized_start=1511
-  _globals['_WAITING']._serialized_end=1553
-  _globals['_RUNNING']._serialized_start=1555
-  _globals['_RUNNING']._serialized_end=1612
-  _globals['_TERMINATED']._serialized_start=1615
-  _globals['_TERMINATED']._serialized_end=1814
-  _globals['_PODFACTS']._serialized_start=1817
-  _globals['_PODFACTS']._serialized_end=2148
+  _globals['_CONTAINERENVIRONMENT']._serialized_end=584
+  _globals['_FILE']._serialized_start=586
+  _globals['_FILE']._serialized_end=667
+  _globals['_VOLUMECONTENT']._serialized_start=669
+  _globals['_VOLUMECONTENT']._serialized_end=754
+  _globals['_IMAGEPULLCREDENTIAL']._serialized_start=756
+  _globals['_IMAGEPULLCREDENTIAL']._serialized_end=831
+  _globals['_ENDEDCONTAINER']._serialized_start=833
+  _globals['_ENDEDCONTAINER']._serialized_end=915
+  _globals['_RECORDED']._serialized_start=918
+  _globals['_RECORDED']._serialized_end=1195
+  _globals['_RECORDED_RESTARTCOUNTSENTRY']._serialized_start=1143
+  _globals['_RECORDED_RESTARTCOUNTSENTRY']._serialized_end=1195
+  _globals['_CONTAINERFACTS']._serialized_start=1198
+  _globals['_CONTAINERFACTS']._serialized_end=1552
+  _globals['_WAITING']._serialized_start=1554
+  _globals['_WAITING']._serialized_end=1596
+  _globals['_RUNNING']._serialized_start=1598
+  _globals['_RUNNING']._serialized_end=1655
+  _globals['_TERMINATED']._serialized_start=1658
+  _globals['_TERMINATED']._serialized_end=1857
+  _globals['_PODFACTS']._serialized_start=1860
+  _globals['_PODFACTS']._serialized_end=2191
 # @@protoc_insertion_point(module_scope)

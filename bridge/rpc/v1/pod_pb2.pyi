@@ -214,6 +214,7 @@ class ContainerEnvironment(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     VARIABLES_FIELD_NUMBER: _builtins.int
     SERVICE_VARIABLES_FIELD_NUMBER: _builtins.int
+    NOT_READY_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """The container's name: an init, regular or ephemeral container of the manifest. Required."""
     @_builtins.property
@@ -226,16 +227,24 @@ class ContainerEnvironment(_message.Message):
         `variables` sets no such name.
         """
 
+    @_builtins.property
+    def not_ready(self) -> Global___Waiting:
+        """Why the container cannot start yet: something that it refers to is missing, and `variables` or
+        the content of its volumes are not whole. What runs already runs on; the pod's deadline counts.
+        CreatePod is called again once it is there. Absent: the container can start.
+        """
+
     def __init__(
         self,
         *,
         container: _builtins.str = ...,
         variables: _abc.Iterable[Global___EnvVar] | None = ...,
         service_variables: _abc.Iterable[Global___EnvVar] | None = ...,
+        not_ready: Global___Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_ready", b"not_ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "service_variables", b"service_variables", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "not_ready", b"not_ready", "service_variables", b"service_variables", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -299,10 +299,13 @@ class Accepted(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     APPROXIMATIONS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend that runs or will run it. Absent: it waits for one."""
     attempt: _builtins.int
     """The attempt."""
+    generation: _builtins.int
+    """The generation that the provider has. Older than the request's: call UpdatePod."""
     @_builtins.property
     def approximations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approximation]:
         """Fields that this backend can only approximate, with the words for an event."""
@@ -313,10 +316,11 @@ class Accepted(_message.Message):
         backend: _builtins.str = ...,
         attempt: _builtins.int = ...,
         approximations: _abc.Iterable[Global___Approximation] | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approximations", b"approximations", "attempt", b"attempt", "backend", b"backend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approximations", b"approximations", "attempt", b"attempt", "backend", b"backend", "generation", b"generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
