@@ -19,7 +19,7 @@ _LISTS = {
 }
 _KERNEL = ("/proc", "/sys")
 """Where nothing can be made, because the kernel itself fills them."""
-_SECRET_WORD = (
+_IN_THE_OPEN = (
     "holds a Secret's value, and the process list shows it to every user of this host:"
     " pass it by env or a file"
 )
@@ -146,7 +146,7 @@ class _Check:
             yield self._wrong("command", f"process runs no images: give {self._at}.command")
             return
         for word in self._container.secret_words:
-            yield self._wrong(word, _SECRET_WORD)
+            yield self._wrong(word, _IN_THE_OPEN)
         if "command[0]" in self._container.secret_words:
             return
         name = self._container.command[0]

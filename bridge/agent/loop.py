@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -113,6 +113,7 @@ class Agent:
         self._cluster_synced = asyncio.Event()
         self._provider_synced = asyncio.Event()
         self._left = asyncio.Event()
+        self._news = asyncio.Event()
         self._acks: dict[str, pb.PodAck] = {}
         self._ack_now = asyncio.Event()
 
@@ -134,6 +135,22 @@ class Agent:
         await self._cluster_synced.wait()
         await self._provider_synced.wait()
         await self._queue.settled()
+
+    async def answered(self, uids: Iterable[str]) -> None:
+        """Returns once the provider has told how each of these pods stands, knowing its manifest,
+        and their statuses say so."""
+        waiting = set(uids)
+        while waiting := {uid for uid in waiting if not self._is_answered(uid)}:
+            self._news.clear()
+            await self._news.wait()
+
+    def _is_answered(self, uid: str) -> bool:
+        entry = self._entries.get(uid)
+        if entry is None or entry.pod is None:
+            return False
+        if entry.pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            return True
+        return entry.facts is not None and entry.facts.generation > 0 and entry.told is entry.facts
 
     async def emptied(self) -> None:
         """Returns once neither side has a pod."""
@@ -392,6 +409,7 @@ class Agent:
             return
         await self._cluster.event(pod, "Warning", error.kind, error.message)
         await self._patch(entry, rejected(pod, error.kind, error.message, self._clock()))
+        self._news.set()
 
     def _runs(self, entry: _Entry) -> bool:
         return entry.facts is not None and entry.facts.stage == pod_pb2.POD_STAGE_ACTIVE
@@ -415,6 +433,7 @@ class Agent:
             for one in events(pod, entry.told, facts):
                 await self._cluster.event(pod, *one)
             entry.told = facts
+            self._news.set()
         if facts.stage in (pod_pb2.POD_STAGE_ENDED, pod_pb2.POD_STAGE_GONE) and (
             entry.revision == revision
         ):

@@ -31,7 +31,10 @@ class Asked:
     """The words and flags of `podbridge run`."""
 
     config: str | None
-    words: tuple[str, ...]
+    pod: str | None
+    """NAME."""
+    cmd: tuple[str, ...] | None
+    """What stands behind `--`; None: there is no `--`."""
     files: tuple[str, ...]
     on: str | None
     name: str | None
@@ -96,14 +99,14 @@ def load_objects(asked: Asked) -> Objects:
     variables = [pair for file in asked.env_file for pair in _read_env_file(file)]
     extra = [Raw(one, "--secret") for one in _secrets(asked.secrets)]
     if asked.files:
-        if asked.words:
+        if asked.pod is not None or asked.cmd is not None:
             raise click.UsageError("give -f FILE, or NAME -- CMD, not both")
         for flag in ("image", "cpu", "memory", "env"):
             if getattr(asked, flag):
                 raise click.UsageError(f"--{flag} goes with NAME -- CMD, not with -f")
         objects = load(asked.files, sys.stdin.buffer, extra=extra)
     else:
-        if not asked.words:
+        if asked.pod is None and asked.cmd is None:
             raise click.UsageError(
                 "nothing to run: give -f FILE, or NAME -- CMD (podbridge run --help)"
             )
@@ -114,12 +117,17 @@ def load_objects(asked: Asked) -> Objects:
 
 
 def _pod(asked: Asked) -> Manifest:
-    name, *command = asked.words
+    name = asked.pod or asked.name
+    if name is None:
+        raise click.UsageError("a command needs a NAME: podbridge run NAME -- CMD")
     container: Manifest = {"name": name, "image": asked.image or "none"}
-    if asked.image is None and not command:
+    if asked.image is None and not asked.cmd:
         raise click.UsageError(f"nothing to run in {name}: give --image, or a command after --")
-    if command:
-        container["command"] = [_literal(one) for one in command]
+    if asked.cmd:
+        container["command"] = [_literal(one) for one in asked.cmd]
+    if asked.image is None:
+        # Without an image it can only be a process of this machine: as in the shell, from here.
+        container["workingDir"] = os.getcwd()
     if asked.env:
         container["env"] = [
             {"name": key, "value": _literal(value)} for key, value in map(_pair, asked.env)

@@ -76,7 +76,11 @@ def _no(kind: str, name: str, known: Sequence[str], where: str = "") -> str:
 
 def complete_runs(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     """Names of runs, for shell completion."""
-    return [one.name for one in all_runs() if one.name.startswith(start)]
+    try:
+        return [one.name for one in all_runs() if one.name.startswith(start)]
+    except BridgeError:
+        # Said by the command itself; here it would be in the way of what is typed.
+        return []
 
 
 # How a run stands.

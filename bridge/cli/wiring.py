@@ -225,8 +225,8 @@ def target_of(run: Run) -> Target:
         for one in kept["backends"]
     ]
     # Keys are not kept with a run: they are read again from where the configuration says.
-    tls = read_tls(load_config(kept["config"])) if kept["provider"] is not None else None
-    return Target(tuple(backends), kept["provider"], kept["max_run"], tls, kept["config"])
+    tls = read_tls(load_config(kept.get("config"))) if kept["provider"] is not None else None
+    return Target(tuple(backends), kept["provider"], kept["max_run"], tls, kept.get("config"))
 
 
 async def synced(provider: ProviderClient, cluster: str) -> None:

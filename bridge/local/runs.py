@@ -15,6 +15,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ class Run:
     def __init__(self, folder: Path, wanted: Wanted) -> None:
         self.folder = folder
         self.wanted = wanted
+        self.new = False
+        """Whether it was created just now, so that no backend can have anything of it."""
         self._lock: int | None = None
 
     @property
@@ -115,9 +118,11 @@ class Run:
         except BlockingIOError:
             os.close(handle)
             return False
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
         self._lock = handle
+        with suppress(OSError):
+            # Only for people: the lock counts, on a full disk too.
+            os.ftruncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
         return True
 
     def release(self) -> None:
@@ -214,7 +219,9 @@ class Runs:
             raise Invalid(
                 violations=[Violation("--name", f'a run named "{name}" exists already')]
             ) from error
-        return Run(self._folder / name, wanted)
+        run = Run(self._folder / name, wanted)
+        run.new = True
+        return run
 
     def _require_private(self) -> None:
         require_private(self._folder.parent)

@@ -7,13 +7,15 @@ import copy
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from bridge.agent.loop import Agent, ProviderNote
 from bridge.agent.provider import ProviderClient
 from bridge.local.jobs.cronjobs import from_cronjob
 from bridge.local.jobs.model import DELETED_FOR_ANNOTATION, Decision
 from bridge.local.jobs.reconcile import reconcile
-from bridge.local.outcome import Outcome, job_over, judge, owner
+from bridge.local.jobs.views import finish_time
+from bridge.local.outcome import Outcome, job_over, judge, owner, pod_over
 from bridge.local.runs import Run
 from bridge.local.store import Change, Store
 from bridge.pods import Manifest
@@ -27,13 +29,16 @@ PAUSE_RATIO = 4
 that change at once cost one look, and at most a fifth of a core."""
 
 
+REPLAY_PATIENCE = 5.0
+"""Seconds that a Job which is looked at again waits for the provider to tell of its pods."""
 SETTLE = 0.03
 """Seconds without news after which nothing more is on its way within one process."""
 
 
 class Session:
     """Attends one run. With `observe` it only finds out how things stand, and changes nothing
-    (its provider must be read-only too)."""
+    (its provider must be read-only too). A run that is not new may have had an earlier life, of
+    which the backends tell: its Jobs are judged only by pods that they have told of."""
 
     def __init__(
         self,
@@ -47,6 +52,8 @@ class Session:
         self.run = run
         self._clock = clock
         self._observe = observe
+        self._replaying: set[str] = set()
+        """Jobs whose pods of an earlier life are not all found again yet."""
         self._ended = run.ended()
         wanted = run.wanted
         self.store = Store(
@@ -103,7 +110,8 @@ class Session:
             await asyncio.sleep(SETTLE)
             await provider()
             await self._agent.settled()
-            if not self._dirty and self.store.version == before:
+            quiet = not self._dirty and not self._replaying
+            if quiet and self.store.version == before:
                 return
 
     def outcome(self) -> Outcome:
@@ -127,7 +135,7 @@ class Session:
             # Nothing is wanted any more: whatever a backend still has is an orphan of this run.
             self.store.complete = True
             return
-        wanted = self.run.wanted
+        wanted, run_is_new = self.run.wanted, self.run.new
         now = rfc3339(wanted.created)
         for loaded in wanted.objects:
             one = copy.deepcopy(loaded)
@@ -141,6 +149,10 @@ class Session:
             metadata["uid"] = str(uuid.uuid5(uuid.UUID(wanted.uid), named))
             metadata.setdefault("creationTimestamp", now)
             if kind == "Job":
+                if not one["spec"].get("suspend"):
+                    one["status"] = {"startTime": now}
+                if not run_is_new:
+                    self._replaying.add(metadata["uid"])
                 self.store.put_job(one)
                 self._touch(metadata["uid"])
             else:
@@ -171,13 +183,27 @@ class Session:
             self._jobs_changed.clear()
             began = time.perf_counter()
             for uid in list(self._dirty):
-                if uid in self.store.jobs and not self._deleting:
-                    self._decide(uid)
                 self._dirty.discard(uid)
+                if uid in self.store.jobs and not self._deleting:
+                    created = self._decide(uid)
+                    if uid in self._replaying:
+                        await self._replay(uid, created)
             self._moved.set()
             await asyncio.sleep(PAUSE_RATIO * (time.perf_counter() - began))
 
-    def _decide(self, uid: str) -> None:
+    async def _replay(self, uid: str, created: list[str]) -> None:
+        """Waits until what was created just now is found as it stands, before the next decision:
+        a pod that ended in an earlier life must not look as if it still ran."""
+        if not created:
+            self._replaying.discard(uid)
+            return
+        self._touch(uid)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REPLAY_PATIENCE):
+                await self._agent.answered(created)
+
+    def _decide(self, uid: str) -> list[str]:
+        """Carries out what the Job controller decides; the UIDs of the pods that it created."""
         job = self.store.jobs[uid]
         pods = [
             pod
@@ -185,27 +211,40 @@ class Session:
             if any(one["uid"] == uid for one in pod["metadata"].get("ownerReferences", ()))
         ]
         now = self._clock()
-        decision = reconcile(job, pods, now)
+        decision = reconcile(job, pods, self._moment(uid, pods, now))
         if decision.status != job.get("status"):
             self.store.put_job({**job, "status": decision.status})
         for kind, reason, message in decision.events:
             self.store.record_event(job, kind, reason, message)
-        self._carry_out(uid, decision, now)
+        return self._carry_out(uid, decision, now)
 
-    def _carry_out(self, uid: str, decision: Decision, now: float) -> None:
+    def _moment(self, uid: str, pods: list[Manifest], now: float) -> float:
+        """The moment of a decision. While an earlier life is replayed nothing is late before its
+        pods are found again, and what was settled then was settled when its last pod had ended."""
+        if uid not in self._replaying:
+            return now
+        if not pods:
+            return self.run.wanted.created
+        ends = [finish_time(pod) for pod in pods if pod_over(pod)]
+        return min(now, max(ends) + 1) if any(ends) and len(ends) == len(pods) else now
+
+    def _carry_out(self, uid: str, decision: Decision, now: float) -> list[str]:
         why = {DELETED_FOR_ANNOTATION: decision.delete_reason}
         for doomed in decision.delete:
             self.store.order_deletion(doomed, annotations=why)
+        created = []
         for order in decision.create:
-            known = order.manifest["metadata"]["uid"] in self.store.pods
-            if order.not_before <= now and not known:
+            pod = order.manifest["metadata"]["uid"]
+            if order.not_before <= now and pod not in self.store.pods:
                 self._add_pod(order.manifest)
-                self._dirty.discard(uid)
+                created.append(pod)
         if (timer := self._timers.pop(uid, None)) is not None:
             timer.cancel()
         if decision.wake_at is not None and not self._observe:
             delay = max(0.0, decision.wake_at - now)
             self._timers[uid] = asyncio.get_running_loop().call_later(delay, self._touch, uid)
+        # Those that had been deleted have nothing to tell.
+        return [pod for pod in created if pod in self.store.pods]
 
     async def _until_over(self) -> None:
         while not self._deleting and not self._is_over():
@@ -216,7 +255,7 @@ class Session:
             await self._agent.emptied()
 
     def _is_over(self) -> bool:
-        if self._dirty or self._observe:
+        if self._dirty or self._observe or self._replaying:
             return False
         return self.outcome().over and all(
             job_over(job) or job["spec"].get("suspend") for job in self.store.jobs.values()

@@ -15,7 +15,7 @@ from adapters.process.check import check, numbers
 from adapters.process.zygote import Isolation
 from bridge.adapter import Level
 from bridge.provider.capabilities import merged, unclassified
-from bridge.workload import EmptyDir, Mount, Role, Security, Workload
+from bridge.workload import EmptyDir, EnvVar, Mount, Role, Security, Workload
 
 ROOT = Isolation("mount", "", 0, 0, frozenset({0}))
 USER = Isolation("user", "", 1000, 1000, frozenset({1000, 27}))
@@ -90,6 +90,22 @@ def test_commands_in_volumes_pass() -> None:
 def test_the_containers_own_path_counts() -> None:
     found = wrong(workload(container("true", env={"PATH": "/no-such"})))
     assert "/no-such" in found["spec.containers[0].command"]
+
+
+def test_secrets_in_the_process_list_are_refused_and_never_shown() -> None:
+    words = ("command[0]", "args[1]")
+    pod = workload(container("hunter2", args=("a", "hunter2"), secret_words=words))
+    found = wrong(pod)
+    assert list(found) == [f"spec.containers[0].{word}" for word in words]
+    assert all("pass it by env or a file" in one for one in found.values())
+    assert "hunter2" not in str(found)
+
+
+def test_a_secret_path_is_not_shown() -> None:
+    one = replace(container("true"), env=(EnvVar("PATH", "/hunter2", secret=True),))
+    found = wrong(workload(one))
+    assert "PATH (a value from a Secret)" in found["spec.containers[0].command"]
+    assert "hunter2" not in str(found)
 
 
 def test_mounts_need_namespaces() -> None:

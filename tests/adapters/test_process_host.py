@@ -17,7 +17,8 @@ from contract import container, exit_of, log, until, workload
 from process_kit import ProcessBench, exists, text
 from test_process_check import BARE, ROOT, wrong
 
-from bridge.errors import Unavailable
+from adapters.process.keeper import child
+from bridge.errors import Invalid, Unavailable
 from bridge.workload import EmptyDir, Exit, HostPath, Mount, Security, Workload
 
 
@@ -263,3 +264,49 @@ async def test_the_hard_stop_needs_no_provider(bench: ProcessBench) -> None:
         await asyncio.sleep(0.01)
     again = await bench.adapter()
     assert (await exit_of(again, one.identity)).message.startswith("the hard stop")
+
+
+def test_a_link_put_in_the_way_of_a_sub_path_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, outside = tmp_path / "volume", tmp_path / "outside"
+    volume.mkdir(0o777)
+    outside.mkdir(0o700)
+    real = os.path.lexists
+
+    def swap(path: str) -> bool:
+        found = real(path)
+        if not real(volume / "a"):
+            (volume / "a").symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(os.path, "lexists", swap)
+    opened = os.open(volume, os.O_PATH)
+    try:
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+            child._below(opened, "a/b")
+    finally:
+        os.close(opened)
+    assert list(outside.iterdir()) == []
+
+
+def test_sub_paths_are_made_as_the_volume_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o751)
+    (tmp_path / "a").mkdir(0o700)
+    opened = os.open(tmp_path, os.O_PATH)
+    try:
+        os.close(child._below(opened, "a/b/c"))
+    finally:
+        os.close(opened)
+    modes = [stat.S_IMODE((tmp_path / one).stat().st_mode) for one in ("a", "a/b", "a/b/c")]
+    assert modes == [0o700, 0o751, 0o751]
+
+
+async def test_a_root_that_others_can_write_to_is_refused(bench: ProcessBench) -> None:
+    bench.root.mkdir()
+    bench.root.chmod(0o775)
+    with pytest.raises(Invalid, match=r"other users can write to it.*chmod go-w"):
+        await bench.adapter()
+    bench.root.chmod(0o755)
+    await bench.adapter()
+    assert stat.S_IMODE(bench.root.stat().st_mode) == 0o700

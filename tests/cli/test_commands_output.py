@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.cli import entry
 from bridge.cli.output import age, plain, table
+from bridge.errors import Invalid, Violation
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,14 @@ def test_a_cell_is_one_line_and_never_obeyed_by_a_terminal() -> None:
     (_, line) = table(["MESSAGE"], [["first\x1b[2J\nsecond"]], colour=False)
 
     assert line == "first^[[2J..."
-    assert plain("tab\tstays") == "tab\tstays"
+    assert plain("tab\tand\nline stay") == "tab\tand\nline stay"
+    assert plain("\x1b]0;x\x07 \x9b2J \u202etxt.exe") == "^[]0;x^G ^[2J \ufffdtxt.exe"
+
+
+def test_errors_are_never_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (Invalid("a\x1b[2Jb"), Invalid(violations=[Violation("f", "a\x1b[2Jb")])):
+        assert entry._say_error(error) == 2
+        assert "a^[[2Jb" in capsys.readouterr().err
 
 
 def test_colour_does_not_shift_columns() -> None:

@@ -43,7 +43,7 @@ async def test_a_failed_run() -> None:
         "exit code 137: killed by SIGKILL (out of memory?)",
         "  last lines of wordcount-2-ccccc:",
         "    reading shard",
-        "    \ufffd[2JKilled\ufffd",
+        "    ^[[2JKilled\ufffd",
         "  podbridge logs wordcount wordcount-2-ccccc",
         "  podbridge describe wordcount wordcount-2-ccccc",
         "",

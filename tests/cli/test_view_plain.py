@@ -113,6 +113,16 @@ def test_the_same_wait_of_many_pods_is_said_once() -> None:
     ]
 
 
+def test_texts_of_others_are_never_obeyed_by_a_terminal() -> None:
+    plain = Plain()
+    plain.at(0, a_pod("a", waiting("ErrImagePull", "no\x1b[2J image")), a_pod("b"))
+    plain.view.note(ProviderNote("lost", "x\x1b[H"))
+    plain.view.say("y\x07")
+    assert "\x1b" not in "".join(plain.said)
+    assert "no^[[2J image" in "".join(plain.said)
+    assert plain.said[-1] == "y^G"
+
+
 def test_restarts_notes_and_warnings_are_said() -> None:
     plain = Plain()
     plain.at(0, a_pod("a"), a_pod("b"))

@@ -137,6 +137,18 @@ def test_containers_cannot_move_the_cursor() -> None:
     screen.view.close()
 
 
+def test_texts_of_others_cannot_move_the_cursor() -> None:
+    screen = Screen()
+    screen.show(a_pod("a", waiting("Bad\x1b[2J", "no\x1b[2J image")), a_pod("b"))
+    screen.view.note(ProviderNote("lost", "x\x1b[2J"))
+    screen.view.say("y\x1b[2J")
+    text = screen.show()
+    assert "\x1b[2J" not in screen.file.getvalue()
+    assert "x^[[2J" in text
+    assert "y^[[2J" in text
+    screen.view.close()
+
+
 async def test_the_end_is_told_and_the_terminal_is_as_before() -> None:
     screen = Screen()
     screen.show(*a_failed_run())

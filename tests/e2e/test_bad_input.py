@@ -294,6 +294,24 @@ def test_a_socket_in_use(place: Place) -> None:
     assert serving.end().code == 0
 
 
+def test_a_port_that_all_users_can_reach_is_warned_of(place: Place) -> None:
+    serving = place.start("provider", "--on", "process", "--listen", "127.0.0.1:0")
+    serving.says("listening on")
+    serving.signal(15)
+    assert "every user of this host can reach it: use a unix socket" in serving.end().err
+    assert "127.0.0.1" not in place.podbridge("provider", "--help").out
+
+
+def test_a_job_that_others_manage(place: Place) -> None:
+    job = (
+        "{apiVersion: batch/v1, kind: Job, metadata: {name: j}, spec: {managedBy: acme.com/x,"
+        " template: {spec: {restartPolicy: Never,"
+        ' containers: [{name: c, image: i, command: ["true"]}]}}}}'
+    )
+    file = place.write("job.yaml", job)
+    refused(place, place.run("-f", file, code=2), f"{file}|spec.managedBy|acme.com/x")
+
+
 @pytest.mark.parametrize("address", ["nowhere", "0.0.0.0:0", "unix:///dev/null/p.sock"])
 def test_a_bad_address(place: Place, address: str) -> None:
     done = place.podbridge("provider", "--on", "process", "--listen", address, code=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.local.clusterless import ignored, refused
+from bridge.local.clusterless import ignored, refused, refused_job
 from bridge.pods import Manifest
 
 TOKEN = {"serviceAccountToken": {"path": "token"}}
@@ -37,3 +37,12 @@ def test_what_makes_no_difference_is_said_unless_it_is_the_default() -> None:
         serviceAccountName="builder",
     )
     assert [field for field, _ in ignored(pod)] == ["spec.nodeSelector", "spec.serviceAccountName"]
+
+
+@pytest.mark.parametrize("manager", [None, "", "kubernetes.io/job-controller", "acme.com/kueue"])
+def test_jobs_that_others_manage_are_refused(manager: str | None) -> None:
+    job: Manifest = {"kind": "Job", "spec": {"managedBy": manager} if manager is not None else {}}
+    cron: Manifest = {"kind": "CronJob", "spec": {"jobTemplate": {"spec": job["spec"]}}}
+    theirs = manager == "acme.com/kueue"
+    assert [one.field for one in refused_job(job)] == ["spec.managedBy"] * theirs
+    assert [one.field for one in refused_job(cron)] == ["spec.jobTemplate.spec.managedBy"] * theirs

@@ -184,6 +184,11 @@ def test_alias_bombs() -> None:
     assert "aliases stand for too many values" in refused("\n".join(lines))[0]
 
 
+def test_aliases_of_long_text() -> None:
+    text = f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 84)}]\n"
+    assert "aliases stand for too much text; allowed: 8 MiB in all" in refused(text)[0]
+
+
 @pytest.mark.parametrize("opening", ["[", "{a: ", '{"a": '])
 def test_deep_nesting(opening: str) -> None:
     text = opening * 5000

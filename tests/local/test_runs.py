@@ -52,6 +52,35 @@ def test_names_are_checked_taken_once_and_unknown_ones_named(tmp_path: Path) -> 
     assert os.listdir(tmp_path / "runs") == ["one"]
 
 
+@pytest.mark.parametrize("place", [".", "runs", "runs/one"])
+def test_what_others_can_write_to_is_refused(tmp_path: Path, place: str) -> None:
+    state = tmp_path / "state"
+    a_run(state)
+    (state / place).chmod(0o770)
+    with pytest.raises(Invalid, match=f"{(state / place)}: other users can write .* chmod go-w"):
+        Runs(state).get("one")
+    with pytest.raises(Invalid, match="other users can write"):
+        list(Runs(state))
+    (state / place).chmod(0o700)
+    assert Runs(state).find("one") is not None
+
+
+def test_what_belongs_to_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(Invalid, match=r"belongs to user .* chown or remove it"):
+        Runs(tmp_path).find("one")
+
+
+def test_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        a_run(tmp_path / "local" / "podbridge")
+    finally:
+        os.umask(before)
+    assert Runs(tmp_path / "local" / "podbridge").find("one") is not None
+
+
 def test_one_process_attends_and_its_death_is_seen(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     assert run.attendant is None

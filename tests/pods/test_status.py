@@ -174,6 +174,22 @@ def test_an_absorbed_pod_still_learns_an_exit_code() -> None:
     assert made["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
 
 
+def test_a_recorded_exit_keeps_its_code_once_the_pod_is_over() -> None:
+    manifest = pod()
+    manifest["status"] = done = status(manifest, facts(exited(), stage=ENDED), NOW)
+    made = status(manifest, facts(exited(code=3, restart_count=1), stage=ENDED), NOW + 5)
+    assert made["containerStatuses"][0]["state"] == done["containerStatuses"][0]["state"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stamp"), [(2**60, "9999-12-31T23:59:59Z"), (-5, "1970-01-01T00:00:00Z")]
+)
+def test_times_that_are_none_are_brought_into_range(seconds: int, stamp: str) -> None:
+    run = pod_pb2.Running(started_at=at(seconds))
+    made = status(pod(), facts(Facts(name="c", running=run)), NOW)
+    assert made["containerStatuses"][0]["state"] == {"running": {"startedAt": stamp}}
+
+
 def test_init_containers_gate() -> None:
     manifest = pod(inits=({"name": "i"}, {"name": "s", "restartPolicy": "Always"}))
     made = status(manifest, facts(exited("i"), running("s", started=False)), NOW)

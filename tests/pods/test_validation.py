@@ -351,12 +351,20 @@ def test_bad_schedules(schedule: str) -> None:
     assert fields(cron(schedule=schedule)) == ["spec.schedule"]
 
 
+def test_a_stop_signal_needs_the_os() -> None:
+    one = {"lifecycle": {"stopSignal": "SIGUSR1"}}
+    assert fields(pod(**one)) == ["spec.containers[0].lifecycle.stopSignal"]
+    assert fields(pod({"os": {"name": "linux"}}, **one)) == []
+
+
 def test_cron_job_fields() -> None:
     assert fields(cron(concurrencyPolicy="x")) == ["spec.concurrencyPolicy"]
     assert fields(cron(timeZone="Local")) == ["spec.timeZone"]
     assert fields(cron(failedJobsHistoryLimit=-1)) == ["spec.failedJobsHistoryLimit"]
     assert fields(cron() | {"metadata": {"name": "a" * 53}}) == ["metadata.name"]
     assert time_zone_problem("Europe/Paris") is None
+    assert fields(cron(timeZone="Europe/Atlantis")) == ["spec.timeZone"]
+    assert fields(cron(timeZone="Europe")) == ["spec.timeZone"]
 
 
 def data(kind: str, **content: Any) -> dict[str, Any]:

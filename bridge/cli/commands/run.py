@@ -9,6 +9,8 @@ import click
 
 from bridge.cli.launch import Asked, launch
 
+_CMD = "podbridge.cmd"
+
 _EXAMPLES = """
 \b
 Examples:
@@ -25,10 +27,18 @@ Exit codes: 0 succeeded; 1 a pod or Job failed; 2 bad input, nothing started; 3 
 """
 
 
-@click.command(
-    epilog=_EXAMPLES,
-    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": True},
-)
+class _Run(click.Command):
+    """Everything behind the first `--` is CMD, whatever it looks like."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Takes CMD away before click would mix it with the words before."""
+        if "--" in args:
+            at = args.index("--")
+            args, ctx.meta[_CMD] = args[:at], tuple(args[at + 1 :])
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Run, epilog=_EXAMPLES)
 @click.argument("words", nargs=-1, metavar="[NAME] [-- CMD...]")
 @click.option(
     "-f",
@@ -85,7 +95,14 @@ Exit codes: 0 succeeded; 1 a pod or Job failed; 2 bad input, nothing started; 3 
     default="Never",
     help="For NAME -- CMD: when it is started again. Default: Never.",
 )
-@click.pass_obj
-def command(obj: dict[str, str | None], /, words: tuple[str, ...], **options: Any) -> int:
+@click.pass_context
+def command(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> int:
     """Run pods and Jobs from manifests, or one command, to their end."""
-    return launch(Asked(config=obj["config"], words=words, **options))
+    if len(words) > 1:
+        raise click.UsageError(
+            f'found "{words[1]}" after NAME; the command goes behind --: podbridge run'
+            f" {words[0]} -- {' '.join(words[1:])}"
+        )
+    cmd: tuple[str, ...] | None = ctx.meta.get(_CMD)
+    name = words[0] if words else None
+    return launch(Asked(config=ctx.obj["config"], pod=name, cmd=cmd, **options))

@@ -86,7 +86,7 @@ def time_zone_problem(zone: str) -> str | None:
 
 
 def _is_zone(name: str) -> bool:
-    from zoneinfo import ZoneInfo
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - few manifests name a zone
 
     try:
         ZoneInfo(name)
