@@ -220,7 +220,8 @@ class Place:
         mounts = [line for line in Path("/proc/mounts").read_text().split() if self._is_here(line)]
         # A finished run's directory holds the socket at which its keeper listened.
         sockets = [one for one in sockets if not one.endswith("/control")]
-        assert (left, processes, sockets, mounts) == ([], [], [], [])
+        found = {"commands": left, "processes": processes, "sockets": sockets, "mounts": mounts}
+        assert not any(found.values()), found
 
     def _is_here(self, path: str) -> bool:
         return path.startswith(f"{self.path}/")
