@@ -58,8 +58,13 @@ class Adapter:
     async def open(self) -> None:
         """Makes the root where it is missing, and asks what this machine allows. Unavailable."""
         await asyncio.to_thread(self._store.open)
-        self._notices.open()
-        self._isolation = await self._zygote.open()
+        try:
+            self._notices.open()
+            self._isolation = await self._zygote.open()
+        except BaseException:
+            # Also where this is cancelled: nobody closes what never was open.
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Lets go of sockets and the zygote. What runs goes on running."""

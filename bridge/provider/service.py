@@ -69,17 +69,11 @@ class Provider:
         self._remember(record, request.recorded)
         # What runs already is adopted: only what has not begun can be refused.
         begun = known is not None and known.launched_at is not None
-        unlisted = [one.name for one in backends if not one.synced.is_set()]
-        try:
-            able, approximations = self._place(
-                record, backends, judged=not (begun or request.recorded.started)
-            )
-        except Unsupported:
-            if unlisted:
-                raise Unavailable(f"waiting for {', '.join(unlisted)} to be listed") from None
-            raise
+        able, approximations = self._place(
+            record, backends, judged=not (begun or request.recorded.started)
+        )
         if len(able) > 1:
-            if unlisted:
+            if unlisted := [one.name for one in backends if not one.synced.is_set()]:
                 # One of them may have the pod already.
                 raise Unavailable(f"waiting for {', '.join(unlisted)} to be listed")
             return pb.CreatePodResponse(

@@ -248,3 +248,21 @@ async def test_half_made_pods_of_dead_providers_are_swept(bench: ProcessBench) -
     os.close(maker)
     await bench.adapter()
     assert list(cluster.iterdir()) == []
+
+
+async def test_an_adapter_that_is_cancelled_while_it_opens_leaves_nothing(
+    bench: ProcessBench,
+) -> None:
+    adapter = await bench.adapter()
+    await adapter.close()
+    zygote = adapter._zygote
+    opening = asyncio.create_task(adapter.open())
+    async with asyncio.timeout(20):
+        while zygote._process is None:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0)
+    started = zygote._process
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert list((bench.root / "notify").iterdir()) == []
+    assert started.returncode is not None

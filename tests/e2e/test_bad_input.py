@@ -295,7 +295,7 @@ def test_a_socket_in_use(place: Place) -> None:
 
 
 def test_a_port_that_all_users_can_reach_is_warned_of(place: Place) -> None:
-    serving = place.start("provider", "--on", "null", "--listen", "127.0.0.1:0")
+    serving = place.start("provider", "--on", "process", "--listen", "127.0.0.1:0")
     serving.says("listening on")
     serving.signal(15)
     assert "every user of this host can reach it: use a unix socket" in serving.end().err

@@ -33,14 +33,13 @@ def main() -> None:
     os.umask(0o022)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     kind, why = _isolate()
-    control.sendall(json.dumps({"namespaces": kind, "why": why}).encode())
-    gc.collect()
-    gc.freeze()
-    while True:
-        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        if not descriptors:
-            return
-        _fork(control, descriptors[0])
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        # The provider has gone without a word.
+        control.sendall(json.dumps({"namespaces": kind, "why": why}).encode())
+        gc.collect()
+        gc.freeze()
+        while descriptors := socket.recv_fds(control, 1, 1)[1]:
+            _fork(control, descriptors[0])
 
 
 def _fork(control: socket.socket, descriptor: int) -> None:
