@@ -1,0 +1,196 @@
+"""The provider where things go wrong at the worst moment, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from support import virtual
+from support.paper import Cloud, PaperAdapter
+from test_provider import CLUSTER, Watcher, a_pod, asked, cloud, runs, serving
+
+from bridge.errors import Violation
+from bridge.provider.backend import Backend
+from bridge.provider.service import Provider
+from bridge.provider.tracker import Tracker
+from bridge.rpc.v1 import pod_pb2
+from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.workload import ContainerState, Identity, Observed, Running, Workload
+
+
+@asynccontextmanager
+async def over(
+    *adapters: PaperAdapter, clock: Callable[[], float] = virtual.clock
+) -> AsyncIterator[tuple[Provider, Watcher]]:
+    provider = Provider(Tracker([Backend(one, {}) for one in adapters], clock=clock))
+    watcher = Watcher(provider)
+    tasks = [asyncio.create_task(provider.run()), asyncio.create_task(watcher.follow())]
+    try:
+        yield provider, watcher
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def recorded(**more: object) -> pod_pb2.Recorded:
+    record = pod_pb2.Recorded(**more)
+    record.start_time.FromSeconds(int(virtual.clock()))
+    return record
+
+
+class Late(PaperAdapter):
+    """Its first list shows nothing yet."""
+
+    lists = 0
+
+    async def list(self) -> Sequence[Observed]:
+        self.lists += 1
+        found = await super().list()
+        return [] if self.lists == 1 else found
+
+
+class Picky(PaperAdapter):
+    """Would refuse what it runs, if it were asked today."""
+
+    def check(self, workload: Workload) -> Sequence[Violation]:
+        return [Violation("spec.containers[0].command[0]", "not on this host")]
+
+
+def test_a_repeated_create_tells_which_generation_the_provider_has() -> None:
+    async def story() -> None:
+        async with serving(cloud(c0=(1000, 0))) as (provider, watcher):
+            await provider.create_pod(asked(a_pod(), generation=1))
+            await watcher.until("one", runs)
+            again = await provider.create_pod(asked(a_pod(), generation=2))
+            assert again.accepted.generation == 1
+
+    virtual.run(story())
+
+
+def test_one_list_that_is_behind_loses_no_pod() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(100, 7))
+        async with serving(sky) as (provider, watcher):
+            await provider.create_pod(asked(a_pod()))
+            await watcher.until("one", runs)
+        async with over(Late(sky)) as (provider, watcher):
+            record = recorded(backend="paper", started=True)
+            await provider.create_pod(asked(a_pod(), recorded=record))
+            facts = await watcher.ended("one")
+            assert facts.containers[0].terminated.exit_code == 7
+            assert not facts.disrupted
+
+    virtual.run(story())
+
+
+def test_a_wall_clock_that_steps_back_hides_no_news() -> None:
+    async def story() -> None:
+        shift = 0.0
+
+        def clock() -> float:
+            return virtual.clock() + shift
+
+        sky = Cloud(clock, {("c", 0): (60, 0)})
+        async with over(PaperAdapter(sky), clock=clock) as (provider, watcher):
+            await provider.create_pod(asked(a_pod()))
+            await watcher.until("one", runs)
+            await asyncio.sleep(20)
+            shift = -3600.0
+            began = virtual.clock()
+            await watcher.ended("one")
+            assert virtual.clock() - began < 60
+
+    virtual.run(story())
+
+
+def test_a_pod_deleted_before_its_start_was_seen_still_tells_its_exit() -> None:
+    async def story() -> None:
+        sky = cloud()
+        sky.silent = True
+        async with serving(sky) as (provider, watcher):
+            await asyncio.sleep(1)
+            request = asked(a_pod())
+            await provider.create_pod(request)
+            await asyncio.sleep(1)
+            assert sky.runs
+            order = pb.DeletePodRequest(pod=request.pod, grace_period_seconds=30)
+            await provider.delete_pod(order)
+            facts = await watcher.ended("one")
+            assert facts.containers[0].terminated.exit_code == 143
+
+    virtual.run(story())
+
+
+def test_the_deadline_counts_while_a_pod_is_queued() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(500, 0))
+        async with serving(sky, pods=1) as (provider, watcher):
+            await provider.create_pod(asked(a_pod("first"), recorded=recorded()))
+            await watcher.until("first", runs)
+            late = a_pod("one", activeDeadlineSeconds=20)
+            await provider.create_pod(asked(late, recorded=recorded()))
+            facts = await watcher.ended("one")
+            assert (facts.failed, facts.reason) == (True, "DeadlineExceeded")
+            assert virtual.clock() - virtual.EPOCH < 30
+            assert sky.launches == ["first"]
+
+    virtual.run(story())
+
+
+def test_a_pod_found_twice_leaves_nothing_when_it_is_deleted() -> None:
+    async def story() -> None:
+        skies = [cloud(), cloud()]
+        pod = asked(a_pod()).pod
+        for attempt, sky in enumerate(skies):
+            who = Identity(CLUSTER, pod.node, pod.namespace, pod.name, pod.uid, attempt)
+            state = ContainerState("c", Running(virtual.clock()), container_id="x")
+            sky.pods[who.key] = Observed(who, (state,), accepted_at=virtual.clock())
+        adapters = [PaperAdapter(sky, f"paper{n}") for n, sky in enumerate(skies)]
+        async with over(*adapters) as (provider, watcher):
+            await asyncio.sleep(5)
+            await provider.delete_pod(pb.DeletePodRequest(pod=pod, grace_period_seconds=1))
+            await watcher.ended("one")
+            await watcher.ack("one")
+            await watcher.until("one", lambda f: f.stage == pod_pb2.POD_STAGE_GONE)
+            assert not any(sky.pods for sky in skies)
+
+    virtual.run(story())
+
+
+def test_what_runs_is_adopted_though_it_would_be_refused_today() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(50, 7))
+        async with serving(sky) as (provider, watcher):
+            await provider.create_pod(asked(a_pod()))
+            await watcher.until("one", runs)
+        async with over(Picky(sky)) as (provider, watcher):
+            await watcher.until("one", runs)
+            await provider.create_pod(asked(a_pod(), generation=1))
+            facts = await watcher.ended("one")
+            assert facts.containers[0].terminated.exit_code == 7
+            assert not facts.failed
+
+    virtual.run(story())
+
+
+def test_a_container_that_is_not_ready_waits_while_the_others_run() -> None:
+    async def story() -> None:
+        sky = cloud(a0=(5, 0), b0=(5, 0))
+        containers = [{"name": name, "image": "i", "command": ["x"]} for name in "ab"]
+        pod = a_pod(containers=containers)
+        async with serving(sky) as (provider, watcher):
+            waiting = pod_pb2.Waiting(reason="CreateContainerConfigError", message="no conf")
+            missing = pod_pb2.ContainerEnvironment(container="b", not_ready=waiting)
+            await provider.create_pod(asked(pod, environment=[missing]))
+            await asyncio.sleep(60)
+            states = {one.name: one for one in watcher.facts["one"].containers}
+            assert states["a"].terminated.exit_code == 0
+            assert states["b"].waiting.message == "no conf"
+            await provider.create_pod(asked(pod))
+            facts = await watcher.ended("one")
+            assert [one.terminated.exit_code for one in facts.containers] == [0, 0]
+            assert sorted(sky.runs) == [("one", "a", 0), ("one", "b", 0)]
+
+    virtual.run(story())
