@@ -176,12 +176,12 @@ async def _delivery(provider: RemoteProvider, cluster: str, wanted: set[str]) ->
 async def _requests() -> list[pb.CreatePodRequest]:
     """What the agent sends for typical pods of a Job, one container each."""
     cluster = Store(str(uuid.uuid4()), NODE, [])
-    builder = Builder(cluster, time.time)
+    builder = Builder(cluster)
     now = time.time()
     requests = []
     for number in range(CALLS):
         pod = with_defaults(_pod(number))
-        requests.append(await builder.create(pod, identity(cluster, pod), now))
+        requests.append(await builder.create(pod, identity(cluster.id, cluster.node, pod), now))
     return requests
 
 
