@@ -23,7 +23,7 @@ class Onlooker:
         """Starts nothing. A read-only provider may adopt the pod to tell its state in full."""
         if getattr(self._provider, "read_only", False):
             return await self._provider.create_pod(request)
-        return pb.CreatePodResponse(accepted=pb.Accepted())
+        return pb.CreatePodResponse(accepted=pb.Accepted(generation=request.generation))
 
     async def update_pod(self, request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
         """Changes nothing."""

@@ -31,6 +31,9 @@ that change at once cost one look, and at most a fifth of a core."""
 
 REPLAY_PATIENCE = 5.0
 """Seconds that a Job which is looked at again waits for the provider to tell of its pods."""
+LOOK_PATIENCE = 1.0
+"""The same for whoever only looks: a provider that has started anew knows no manifests, and an
+onlooker gives it none."""
 SETTLE = 0.03
 """Seconds without news after which nothing more is on its way within one process."""
 
@@ -181,15 +184,17 @@ class Session:
         while True:
             await self._jobs_changed.wait()
             self._jobs_changed.clear()
-            began = time.perf_counter()
+            took = 0.0
             for uid in list(self._dirty):
                 self._dirty.discard(uid)
                 if uid in self.store.jobs and not self._deleting:
+                    began = time.perf_counter()
                     created = self._decide(uid)
+                    took += time.perf_counter() - began
                     if uid in self._replaying:
                         await self._replay(uid, created)
             self._moved.set()
-            await asyncio.sleep(PAUSE_RATIO * (time.perf_counter() - began))
+            await asyncio.sleep(PAUSE_RATIO * took)
 
     async def _replay(self, uid: str, created: list[str]) -> None:
         """Waits until what was created just now is found as it stands, before the next decision:
@@ -199,7 +204,7 @@ class Session:
             return
         self._touch(uid)
         with suppress(TimeoutError):
-            async with asyncio.timeout(REPLAY_PATIENCE):
+            async with asyncio.timeout(LOOK_PATIENCE if self._observe else REPLAY_PATIENCE):
                 await self._agent.answered(created)
 
     def _decide(self, uid: str) -> list[str]:

@@ -418,7 +418,9 @@ async def test_a_full_disk_loses_output_and_not_the_exit(bench: ProcessBench) ->
     # A limit on the size of files stands for a full disk: the same write fails.
     limit_files(bench.zygote(adapter), 100_000)
     await adapter.start(pod, "main", 0)
-    assert (await exit_of(adapter, pod.identity)).code == 6
+    end = await exit_of(adapter, pod.identity)
+    assert end.code == 6
+    assert "bytes of its log were lost: no space left" in end.message
     text = await log(adapter, pod.identity)
     assert text.startswith(b"1\n2\n")
     assert text.endswith(b"\n")

@@ -27,6 +27,8 @@ class Log:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._size = os.fstat(descriptor).st_size
+        self.lost = 0
+        """Bytes that found no space."""
 
     def write(self, entries: bytes) -> None:
         """Appends whole entries."""
@@ -37,6 +39,7 @@ class Log:
         except OSError:
             # No space, or a limit on files: the container goes on without this part of its log.
             done = entries.rfind(b"\n", 0, done) + 1
+            self.lost += len(entries) - done
             os.ftruncate(self._descriptor, self._size + done)
             os.lseek(self._descriptor, self._size + done, os.SEEK_SET)
         self._size += done

@@ -220,8 +220,15 @@ class Keeper:
             "reason": reason,
             "started_at": self._started,
             "finished_at": max(time.time(), self._started),
-            "message": message,
+            "message": self._with_losses(message),
         }
+
+    def _with_losses(self, message: str) -> str:
+        """The message, and what of the log found no space: nobody should trust such a log."""
+        if not self._log.lost:
+            return message
+        words = f"{self._log.lost} bytes of its log were lost: no space left"
+        return f"{message} ({words})" if message else words
 
     def _message(self, code: int) -> str:
         data = b""
