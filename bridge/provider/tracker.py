@@ -164,7 +164,11 @@ class Tracker:
                 asked_for = record.starting.get(state.name)
                 if asked_for is not None and asked_for[0] <= state.restart:
                     del record.starting[state.name]
-            self.queue.add(record.key)
+            if _needs_telling_only(record, backend):
+                record.problem = None
+                self._publish(record)
+            else:
+                self.queue.add(record.key)
 
     def _forget_starts(self, record: Record, asked: float) -> None:
         """A start that a later list does not show has not happened."""
@@ -410,6 +414,20 @@ class Tracker:
         self._waiting.pop(record.key, None)
         self.queue.forget(record.key)
         self.journal(record.identity.cluster, record.identity.node).forget(record.identity.uid)
+
+
+def _needs_telling_only(record: Record, backend: Backend) -> bool:
+    """Whether news of a whole pod that just runs leads to no step: then none is taken."""
+    return (
+        backend.containers is None
+        and record.counted
+        and record.stop is None
+        and not record.deleting
+        and record.observed is not None
+        and not record.observed.ended
+        and record.workload is not None
+        and record.workload.deadline is None
+    )
 
 
 def _ended_by(seen: Observed | None, end: float) -> bool:
