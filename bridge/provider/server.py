@@ -60,8 +60,9 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
         self, call: Callable[[Any], Awaitable[Any]], request: Any, context: Any
     ) -> Any:
         # With the answer itself: initial metadata would cost each call another round to the core.
-        context.set_trailing_metadata(channel.contract_metadata())
-        await _check(context)
+        context.set_trailing_metadata(channel.CONTRACT_METADATA)
+        if problem := _problem(context):
+            await _abort(context, Invalid(problem))
         try:
             return await call(request)
         except BridgeError as error:
@@ -73,8 +74,9 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
     async def _stream(
         self, call: Callable[[Any], AsyncIterator[Any]], request: Any, context: Any
     ) -> AsyncIterator[Any]:
-        await context.send_initial_metadata(channel.contract_metadata())
-        await _check(context)
+        await context.send_initial_metadata(channel.CONTRACT_METADATA)
+        if problem := _problem(context):
+            await _abort(context, Invalid(problem))
         try:
             async for message in call(request):
                 yield message
@@ -85,10 +87,11 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
             await _abort(context, Unavailable("the provider failed; see its log"))
 
 
-async def _check(context: Any) -> None:
-    theirs = dict(context.invocation_metadata() or ()).get(channel.CONTRACT_KEY)
-    if problem := channel.contract_problem(theirs):
-        await _abort(context, Invalid(problem))
+def _problem(context: Any) -> str:
+    for key, theirs in context.invocation_metadata() or ():
+        if key == channel.CONTRACT_KEY:
+            return channel.contract_problem(theirs)
+    return ""
 
 
 async def _abort(context: Any, error: BridgeError) -> None:

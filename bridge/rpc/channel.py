@@ -86,14 +86,13 @@ def server_credentials(tls: Tls) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(tls.key, tls.cert)], tls.ca, require_client_auth=True)
 
 
-def contract_metadata() -> tuple[tuple[str, str], ...]:
-    """What each call carries."""
-    return ((CONTRACT_KEY, str(CONTRACT)),)
+CONTRACT_METADATA = ((CONTRACT_KEY, str(CONTRACT)),)
+"""What each call and each answer carries."""
 
 
 def contract_problem(theirs: str | bytes | None) -> str:
     """Why the other side's contract number will not do; empty where it will, or says none."""
-    if theirs is None:
+    if theirs is None or theirs == CONTRACT_METADATA[0][1]:
         return ""
     text = theirs.decode() if isinstance(theirs, bytes) else theirs
     if text.isdecimal() and abs(int(text) - CONTRACT) <= 1:

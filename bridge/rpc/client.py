@@ -79,7 +79,7 @@ class RemoteProvider:
     async def _unary(self, call: Any, request: Any) -> Any:
         try:
             under_way = call(
-                request, timeout=channel.UNARY_DEADLINE, metadata=channel.contract_metadata()
+                request, timeout=channel.UNARY_DEADLINE, metadata=channel.CONTRACT_METADATA
             )
             response = await under_way
             _agree(await under_way.trailing_metadata())
@@ -89,7 +89,7 @@ class RemoteProvider:
 
     async def _stream(self, call: Any, request: Any) -> AsyncIterator[Any]:
         try:
-            under_way = call(request, metadata=channel.contract_metadata())
+            under_way = call(request, metadata=channel.CONTRACT_METADATA)
             try:
                 _agree(await under_way.initial_metadata())
             except Invalid:
