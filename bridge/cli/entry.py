@@ -116,6 +116,7 @@ def main() -> None:
     except OSError as error:
         code = _say(f"{error.filename or 'this machine'}: {error.strerror or error}", 2)
     except Exception as error:
+        # Only to tell ours from others without importing them for `--help`.
         from bridge.errors import BridgeError
 
         if not isinstance(error, BridgeError):

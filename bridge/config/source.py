@@ -288,6 +288,7 @@ def write(path: Path, text: str) -> None:
                 os.fchmod(stream.fileno(), mode)
             os.replace(temporary, path)
         except BaseException:
+            # Whatever it was, Ctrl-C too: no half configuration stays behind.
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:

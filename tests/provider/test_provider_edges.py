@@ -194,3 +194,26 @@ def test_a_container_that_is_not_ready_waits_while_the_others_run() -> None:
             assert sorted(sky.runs) == [("one", "a", 0), ("one", "b", 0)]
 
     virtual.run(story())
+
+
+class Noting(PaperAdapter):
+    """Keeps what it was asked to run."""
+
+    asked: Workload | None = None
+
+    async def run(self, workload: Workload) -> None:
+        self.asked = workload
+        await super().run(workload)
+
+
+def test_every_launch_carries_a_stop_that_works_without_us() -> None:
+    async def story() -> None:
+        for spec, seconds in (({}, 24 * 3600.0), ({"activeDeadlineSeconds": 6}, 6.0)):
+            adapter = Noting(cloud(c0=(1, 0)))
+            async with over(adapter) as (provider, watcher):
+                await provider.create_pod(asked(a_pod(**spec), recorded=recorded()))
+                await watcher.ended("one")
+                assert adapter.asked is not None
+                assert adapter.asked.hard_stop == seconds
+
+    virtual.run(story())
