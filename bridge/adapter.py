@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import ClassVar, Protocol, runtime_checkable
 
 from bridge.errors import Violation
-from bridge.workload import Files, Identity, Observed, Workload
+from bridge.workload import Container, Files, Identity, Observed, Workload
 
 
 class Level(StrEnum):
@@ -159,6 +159,15 @@ class Updates(Protocol):
         """Replaces the content of these volumes, each at once. NotFound."""
 
 
+@runtime_checkable
+class Resizes(Protocol):
+    """Can change what a container may use while it runs."""
+
+    async def resize(self, identity: Identity, container: Container) -> None:
+        """Puts the container's resources in force. Again with the same: nothing more. NotFound:
+        it does not run; Invalid: the kernel refuses this size."""
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """A terminal's size in characters."""
@@ -168,13 +177,19 @@ class Size:
 
 
 class Channel(Protocol):
-    """A process's streams, or one connection. Reading nothing must block the writer, not memory."""
+    """A process's streams, or one connection. Reading nothing must block the writer, not memory.
+
+    A connection's bytes are its "stdout"; `close_input` closes its other half. A channel whose
+    other end breaks raises Unavailable from `read` and `write`. Reading, writing and resizing may
+    go on at once, each in a task of its own.
+    """
 
     async def read(self) -> tuple[str, bytes]:
         """The next bytes: ("stdout" or "stderr", at most 32 KiB); ("", b"") at the end."""
 
     async def write(self, data: bytes) -> None:
-        """Bytes for stdin; returns when they were taken."""
+        """Bytes for stdin; returns when they were taken. What a process that has closed its stdin
+        does not want is dropped."""
 
     async def close_input(self) -> None:
         """No more stdin."""
@@ -183,10 +198,10 @@ class Channel(Protocol):
         """The terminal's size has changed."""
 
     async def wait(self) -> int:
-        """The exit code, or 128 + signal, after the last byte."""
+        """The exit code, or 128 + signal, after the last byte; of a connection 0."""
 
     async def close(self) -> None:
-        """Lets go; a process that was started for this channel is ended."""
+        """Lets go; a process that was started for this channel is ended. May be repeated."""
 
 
 @runtime_checkable
@@ -196,7 +211,7 @@ class Exec(Protocol):
     async def exec(
         self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> Channel:
-        """Starts a command. NotFound, Unsupported."""
+        """Starts a command. NotFound; Invalid with the reason where it cannot be started."""
 
 
 @runtime_checkable
@@ -204,15 +219,16 @@ class Attach(Protocol):
     """Joins the streams of a container's own process."""
 
     async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
-        """Joins. NotFound, Unsupported."""
+        """Joins what it writes from now on. NotFound: it does not run."""
 
 
 @runtime_checkable
 class Dial(Protocol):
     """Connects to ports of a pod."""
 
-    async def dial(self, identity: Identity, port: int) -> Channel:
-        """One connection. NotFound, Unavailable."""
+    async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
+        """One TCP connection: `inside` to the pod's own localhost, as port-forward means it, else
+        to the pod's address, as a probe does. NotFound; Unavailable: nothing answers there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class Mount:
     sub_path: str = ""
     """Below the volume's root, expanded; empty: the whole volume."""
     read_only: bool = False
+    propagation: str = ""
+    """mountPropagation: None, HostToContainer, Bidirectional; empty: not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,68 @@ class Security:
     """allowPrivilegeEscalation: false."""
     add_capabilities: tuple[str, ...] = ()
     drop_capabilities: tuple[str, ...] = ()
+    privileged: bool = False
+    seccomp: str = ""
+    """seccompProfile: RuntimeDefault, Unconfined, or a Localhost profile's path."""
+    unmasked_proc: bool = False
+    """procMount: Unmasked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecAction:
+    """A command in the container; exit code 0 is success."""
+
+    command: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAction:
+    """A GET to the pod; a status from 200 to 399 is success."""
+
+    port: int
+    """0: the manifest's name is that of no port."""
+    path: str = "/"
+    scheme: str = "HTTP"
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAction:
+    """A connection to the pod; that it opens is success."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcAction:
+    """grpc.health.v1.Health/Check; SERVING is success."""
+
+    port: int
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SleepAction:
+    """Nothing, for so many seconds."""
+
+    seconds: float
+
+
+Action = ExecAction | HttpAction | TcpAction | GrpcAction | SleepAction
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What is asked of a running container again and again. Durations in seconds."""
+
+    action: Action
+    initial_delay: float = 0.0
+    period: float = 10.0
+    timeout: float = 1.0
+    success_threshold: int = 1
+    failure_threshold: int = 3
+    grace: float | None = None
+    """The probe's own terminationGracePeriodSeconds; None: the pod's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +216,13 @@ class Container:
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    startup_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    post_start: Action | None = None
+    pre_stop: Action | None = None
+    resize_restarts: frozenset[str] = frozenset()
+    """Resources (cpu, memory) whose change restarts the container (resizePolicy)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +270,17 @@ Volume = EmptyDir | Files | HostPath
 
 
 @dataclass(frozen=True, slots=True)
+class Dns:
+    """How names are resolved: dnsPolicy and dnsConfig."""
+
+    policy: str = "ClusterFirst"
+    nameservers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[tuple[str, str | None], ...] = ()
+    """(name, value); None: an option without one."""
+
+
+@dataclass(frozen=True, slots=True)
 class PullCredential:
     """A login for one registry."""
 
@@ -226,6 +308,14 @@ class Workload:
     subdomain: str = ""
     host_aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(address, names)."""
+    dns: Dns = Dns()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    """(name, value)."""
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    share_processes: bool = False
+    """shareProcessNamespace: the pod's containers see one another's processes."""
     grace: float = 30.0
     """terminationGracePeriodSeconds."""
     start_time: float | None = None
@@ -290,8 +380,10 @@ class ContainerState:
     """How the run before this one ended."""
     container_id: str = ""
     """`<type>://<id>`; empty: it never started."""
+    image: str = ""
+    """The image as this run asked for it; empty: unknown, or of no meaning here."""
     image_id: str = ""
-    """The image as resolved; empty: unknown."""
+    """The image as resolved, with its digest; empty: unknown."""
     started: bool | None = None
     """Startup probe passed; None: whether it runs."""
     ready: bool | None = None

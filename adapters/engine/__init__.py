@@ -1,0 +1,1 @@
+"""Containers on Docker or Podman, through the Docker API."""
