@@ -184,6 +184,10 @@ class Port:
     number: int
     protocol: str = "TCP"
     name: str = ""
+    host_port: int = 0
+    """The port of the host that leads here; 0: none."""
+    host_ip: str = ""
+    """The host's address at which it does; empty: every one."""
 
 
 @dataclass(frozen=True, slots=True)

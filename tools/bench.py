@@ -12,92 +12,21 @@ import argparse
 import json
 import os
 import platform
-import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bench_engine
 import bench_rpc
+import bench_streams
+from bench_kit import PODBRIDGE, Figure, NotHere, median, run
 
-LIMIT = 60.0
-"""Seconds that one command may take: far more than a slow machine needs."""
 PODS = 500
 PARALLELISM = 50
-PODBRIDGE = (sys.executable, "-m", "podbridge")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured line. Without a target it stands for comparison only."""
-
-    name: str
-    measured: float
-    unit: str
-    target: float | None = None
-    at_least: bool = False
-    """Whether more is better."""
-    note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """ok, missed, or nothing where there is no target."""
-        if self.target is None:
-            return ""
-        met = self.measured >= self.target if self.at_least else self.measured <= self.target
-        return "ok" if met else "missed"
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """One finished command: wall time in seconds, peak memory in bytes."""
-
-    seconds: float
-    memory: int
-
-
-def run(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
-    """Runs one command to its end, unseen. RuntimeError where it fails or takes too long.
-
-    The memory is the larger of its own peak and that of any child it has waited for.
-    """
-    with tempfile.TemporaryFile() as said:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            env=environment,
-            start_new_session=True,
-        )
-        watch = threading.Timer(LIMIT, os.killpg, (process.pid, signal.SIGKILL))
-        watch.start()
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        finally:
-            watch.cancel()
-        seconds = time.perf_counter() - began
-        process.returncode = code = os.waitstatus_to_exitcode(status)
-        if code != 0:
-            said.seek(0)
-            words = said.read()[-2000:].decode(errors="replace")
-            command = " ".join(arguments)
-            raise RuntimeError(f"{command}: exit code {code} after {seconds:.1f} s\n{words}")
-    return Ran(seconds, usage.ru_maxrss * 1024)
-
-
-def median(times: int, arguments: Sequence[str], environment: Mapping[str, str]) -> float:
-    """The median wall time of a command. A first run, which compiles, does not count."""
-    run(arguments, environment)
-    return statistics.median(run(arguments, environment).seconds for _ in range(times))
 
 
 def startup(environment: Mapping[str, str], _: Path) -> Iterator[Figure]:
@@ -157,6 +86,10 @@ PARTS: Sequence[Callable[[Mapping[str, str], Path], Iterator[Figure]]] = (
     one_pod,
     many_pods,
     provider,
+    bench_streams.forward,
+    bench_engine.exec_round_trip,
+    bench_engine.many_pods,
+    bench_engine.quiet,
 )
 
 
@@ -207,21 +140,31 @@ def main() -> int:
     as_json: bool = parser.parse_args().json
     figures: list[Figure] = []
     failures: list[str] = []
+    skipped: list[str] = []
     with tempfile.TemporaryDirectory(prefix="podbridge-bench-", ignore_cleanup_errors=True) as made:
         home = Path(made)
         environment = _environment(home)
         for part in PARTS:
             try:
                 figures += part(environment, home)
+            except NotHere as missing:
+                skipped.append(f"{part.__name__}: {missing}")
             except (RuntimeError, OSError) as error:
                 failures.append(f"{part.__name__}: {error}")
     about = machine()
     if as_json:
         lines = [asdict(one) | {"verdict": one.verdict} for one in figures]
-        print(json.dumps({"machine": about, "figures": lines, "failures": failures}, indent=2))
+        print(
+            json.dumps(
+                {"machine": about, "figures": lines, "failures": failures, "skipped": skipped},
+                indent=2,
+            )
+        )
     else:
         print("\n".join(f"{name:<8}{value}" for name, value in about.items()), end="\n\n")
         print(table(figures))
+    for one in skipped:
+        print(f"not measured: {one}", file=sys.stderr)
     for failure in failures:
         print(f"failed to run: {failure}", file=sys.stderr)
     return 1 if failures else 0

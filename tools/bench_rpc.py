@@ -6,20 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
+from bench_kit import NODE, START, serving, until_serving, watch
 
 from bridge.agent.provider import ProviderClient
 from bridge.agent.request import Builder, identity
@@ -34,9 +31,6 @@ IN_FLIGHT = 48
 """Calls under way at once: a queue of the agent's has up to 64."""
 LIMIT = 40.0
 """Seconds that a measurement may take."""
-START = 10.0
-"""Seconds that a server may take to answer."""
-NODE = "bench"
 ECHO = "/bench.Echo/Echo"
 CONFIG = f"""\
 apiVersion: podbridge.io/v1
@@ -74,8 +68,8 @@ def measure(
     provider, bare = f"unix://{home}/provider.sock", f"unix://{home}/echo.sock"
     served = [*command, "--config", str(file), "provider", "--listen", provider]
     with (
-        _serving(served, environment),
-        _serving([sys.executable, __file__, bare], environment),
+        serving(served, environment),
+        serving([sys.executable, __file__, bare], environment),
     ):
         # One event loop for both: gRPC's completion queue belongs to the first that it sees.
         return asyncio.run(_measure(provider, bare))
@@ -90,22 +84,6 @@ async def _measure(provider: str, bare: str) -> tuple[Load, Load]:
         raise RuntimeError(f"not done after {LIMIT:.0f} s") from None
     except (BridgeError, grpc.RpcError) as error:
         raise RuntimeError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _serving(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
 
 
 async def _flood(calls: Sequence[Callable[[], Awaitable[Any]]]) -> Load:
@@ -129,7 +107,7 @@ async def _flood(calls: Sequence[Callable[[], Awaitable[Any]]]) -> Load:
 async def _create_pods(address: str, requests: Sequence[pb.CreatePodRequest]) -> Load:
     client, onlooker = RemoteProvider(address), RemoteProvider(address)
     try:
-        await _until_serving(onlooker, requests[0].pod.cluster)
+        await until_serving(onlooker, requests[0].pod.cluster)
         wanted = {one.pod.uid for one in requests}
         delivery = asyncio.create_task(_delivery(onlooker, requests[0].pod.cluster, wanted))
         began = time.perf_counter()
@@ -147,24 +125,9 @@ async def _create(client: ProviderClient, request: pb.CreatePodRequest) -> None:
         raise RuntimeError(f"pod {request.pod.name} was not accepted")
 
 
-async def _until_serving(provider: RemoteProvider, cluster: str) -> None:
-    """Returns once it answers and has listed its backends."""
-    async with asyncio.timeout(START):
-        while True:
-            with contextlib.suppress(BridgeError):
-                async for message in _watch(provider, cluster):
-                    if any(one.HasField("synced") for one in message.events):
-                        return
-            await asyncio.sleep(0.05)
-
-
-def _watch(provider: RemoteProvider, cluster: str) -> AsyncIterator[pb.WatchPodsResponse]:
-    return provider.watch_pods(pb.WatchPodsRequest(cluster=cluster, node=NODE))
-
-
 async def _delivery(provider: RemoteProvider, cluster: str, wanted: set[str]) -> float:
     """When the last of the wanted pods was told to be running."""
-    async for message in _watch(provider, cluster):
+    async for message in watch(provider, cluster):
         for event in message.events:
             if any(one.HasField("running") for one in event.pod.containers):
                 wanted.discard(event.pod.pod.uid)

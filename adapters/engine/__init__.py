@@ -1,1 +1,27 @@
-"""Containers on Docker or Podman, through the Docker API."""
+"""Docker or Podman, through the Docker API: pods in real containers on one machine.
+
+A pod is a pause container, which holds the network, IPC and UTS namespaces, and one container for
+each run of each of its containers. All of them carry the pod's identity in labels, and nothing is
+recorded anywhere else: a provider that starts again lists them and goes on. What the provider does
+itself, and so only while it lives, is the kill at the end of a grace, and the hard stop: an engine
+has no timer of its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from adapters.engine import discovery
+from adapters.engine.adapter import Adapter
+from adapters.engine.options import Options
+from bridge.errors import BridgeError
+
+__all__ = ["Adapter", "Options", "present"]
+
+
+def present() -> str:
+    """The address of an engine that this machine has without any configuration; empty: none."""
+    try:
+        return discovery.find("", os.environ)
+    except BridgeError:
+        return ""

@@ -9,6 +9,9 @@ read: a provider that starts again finds everything as it is.
                                      containers/<name>.<restart>/{lock,started,exit.json,log,...}
     <root>/notify/<pid>-<n>.sock     where a provider listens for hints
 
+The keeper also holds the container's standard streams and serves `exec` and `attach`: it hands the
+provider pipes, or a terminal, which the provider reads and writes itself (see `keeper.guests`).
+
 What a container sees of the host is the host: its files, its network, its processes. Volumes appear
 through a private mount namespace, so nothing of the host's file system is touched. Where that is
 not allowed (neither as root nor in a user namespace), pods with mounts are refused, and termination

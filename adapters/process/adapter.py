@@ -10,20 +10,32 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from adapters.process import capabilities
+from adapters.process import capabilities, connections
+from adapters.process.channels import ProcessChannel, not_running, open_channel
 from adapters.process.check import check, is_read_only, numbers
+from adapters.process.connections import Connection
 from adapters.process.environment import environment, group_of, stop_signal
 from adapters.process.keeper import files
-from adapters.process.keeper.spec import RunSpec
+from adapters.process.keeper.spec import Request, RunSpec
 from adapters.process.logs import Reader
 from adapters.process.notices import Listener, Notices
 from adapters.process.options import Options
 from adapters.process.runs import Run
+from adapters.process.stats import usage
 from adapters.process.store import NOTIFY, Store
 from adapters.process.zygote import Isolation, Zygote
-from bridge.adapter import LogOptions, Rate, Support
-from bridge.errors import Ambiguous, NotFound, Unavailable, Violation
-from bridge.workload import Container, Exit, Files, HostPath, Identity, Observed, Workload
+from bridge.adapter import LogOptions, Rate, Support, Usage
+from bridge.errors import Ambiguous, Invalid, NotFound, Unavailable, Violation
+from bridge.workload import (
+    Container,
+    Exit,
+    Files,
+    HostPath,
+    Identity,
+    Observed,
+    Running,
+    Workload,
+)
 
 _ERRORS = "keepers.err"
 _FIRST_LOOK = 0.002
@@ -36,6 +48,8 @@ _DEEP = 10
 """Every so many looks it is made sure that the keeper still lives."""
 _LISTENS = 2.0
 """Seconds that a keeper may take from its lock to its socket."""
+_STALLED = 10.0
+"""Seconds for which an attachment may hold up its container without reading anything."""
 
 
 class Adapter:
@@ -123,6 +137,9 @@ class Adapter:
             pod=f"{workload.identity.cluster}/{folder.name}",
             argv=[*container.command, *container.args],
             environment=environment(workload, container, self._options.path),
+            stdin=container.stdin,
+            stdin_once=container.stdin_once,
+            tty=container.tty,
             cwd=container.working_dir or "/",
             mounts=[
                 {
@@ -218,6 +235,47 @@ class Adapter:
                     await _pause(listener)
         finally:
             os.close(descriptor)
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> ProcessChannel:
+        """A command with the container's own view, user and environment. NotFound, Invalid,
+        Unavailable."""
+        if not command:
+            raise Invalid("the command is empty")
+        request = Request(command=list(command), stdin=stdin, tty=tty, patience=_STALLED)
+        return await open_channel(self._latest(identity, container), request)
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> ProcessChannel:
+        """What the container's own process writes from now on, and its input where it has one.
+
+        An attachment that falls behind slows the container down; one that reads nothing for 10 s
+        is cut off (Unavailable). NotFound, Unavailable.
+        """
+        request = Request(command=[], stdin=stdin, tty=False, patience=_STALLED)
+        return await open_channel(self._latest(identity, container), request)
+
+    def _latest(self, identity: Identity, container: str) -> Run:
+        for run in self._store.runs(self._store.folder(identity)).get(container, []):
+            # A directory without a mark is that of a run that has yet to start.
+            if run.has_started():
+                return run
+        raise not_running(container)
+
+    async def dial(self, identity: Identity, port: int, *, inside: bool) -> Connection:
+        """A connection to that port of this host, where pods share the network. NotFound: nothing
+        of the pod runs; Unavailable."""
+        folder = self._store.folder(identity)
+        name = f"{identity.cluster}/{folder.name}"
+        found = await asyncio.to_thread(lambda: list(self._store.read([name])))
+        if not any(isinstance(one.state, Running) for pod in found for one in pod.containers):
+            # Whoever listens there now has nothing to do with the pod.
+            raise NotFound(f"nothing of pod {identity.uid} runs")
+        return await connections.dial(port)
+
+    async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
+        """Of the containers that run: one look at the host's processes for all of them."""
+        return await asyncio.to_thread(usage, self._store, identities)
 
     def _logged(self, identity: Identity, container: str, back: int) -> Run:
         runs = self._store.runs(self._store.folder(identity)).get(container, [])

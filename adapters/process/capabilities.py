@@ -8,8 +8,8 @@ from bridge.adapter import YES, Support, approximately, no
 
 _HOST_NETWORK = "containers share the host's network"
 _NO_RESOLVER = no("names are resolved as the host does it")
-_NO_PROBES = no("this backend does not probe its containers yet")
-_NO_INPUT = no("containers have no standard input and no terminal here yet")
+_ALL_PROCESSES = approximately("containers see all processes of the host")
+_OTHER_HOST = no("probes and hooks go to the pod itself")
 _NO_POLICY = no("the host's own policy applies, and cannot be changed for one process")
 _NO_DRIVER = no("there is no node here that could attach this volume")
 _LINUX = no("containers are processes of a Linux host")
@@ -47,7 +47,8 @@ _POD: Mapping[str, Support] = {
     "spec.resources": _UNMEASURED,
     # Their fields are those of spec.containers[].
     "spec.initContainers[].name": YES,
-    "spec.ephemeralContainers": no("containers cannot be added to a running pod here yet"),
+    "spec.ephemeralContainers[].name": YES,
+    "spec.ephemeralContainers[].targetContainerName": _ALL_PROCESSES,
     "spec.dnsConfig": _NO_RESOLVER,
     "spec.dnsPolicy": approximately("names are resolved as the host does it"),
     "spec.hostAliases": no("the host's own /etc/hosts is used"),
@@ -59,7 +60,7 @@ _POD: Mapping[str, Support] = {
     "spec.hostnameOverride": approximately("the pod has this name, which nothing resolves"),
     "spec.subdomain": approximately("nothing resolves it"),
     "spec.setHostnameAsFQDN": no("pods have no domain here"),
-    "spec.shareProcessNamespace": approximately("containers see all processes of the host"),
+    "spec.shareProcessNamespace": _ALL_PROCESSES,
     "spec.runtimeClassName": no("there is no container runtime"),
 }
 
@@ -87,21 +88,16 @@ _CONTAINER: Mapping[str, Support] = {
     "spec.containers[].image": approximately("ignored: the host's own programs run"),
     "spec.containers[].imagePullPolicy": approximately("ignored: no images are pulled"),
     "spec.imagePullSecrets": approximately("ignored: no images are pulled"),
-    "spec.containers[].lifecycle.postStart": no("hooks are not run here yet"),
-    "spec.containers[].lifecycle.preStop": no("hooks are not run here yet"),
     "spec.containers[].lifecycle.stopSignal": YES,
-    "spec.containers[].livenessProbe": _NO_PROBES,
-    "spec.containers[].readinessProbe": _NO_PROBES,
-    "spec.containers[].startupProbe": _NO_PROBES,
     "spec.containers[].ports": approximately(_HOST_NETWORK),
     "spec.containers[].resizePolicy": YES,
     "spec.containers[].resources.limits": _UNMEASURED,
     "spec.containers[].resources.requests": YES,
     "spec.containers[].restartPolicy": YES,
     "spec.containers[].restartPolicyRules": YES,
-    "spec.containers[].stdin": _NO_INPUT,
-    "spec.containers[].stdinOnce": _NO_INPUT,
-    "spec.containers[].tty": _NO_INPUT,
+    "spec.containers[].stdin": YES,
+    "spec.containers[].stdinOnce": YES,
+    "spec.containers[].tty": YES,
     "spec.containers[].terminationMessagePath": YES,
     "spec.containers[].terminationMessagePolicy": YES,
     "spec.containers[].volumeDevices": no("there are no block volumes here"),
@@ -113,6 +109,21 @@ _CONTAINER: Mapping[str, Support] = {
     "spec.containers[].volumeMounts[].subPath": YES,
     "spec.containers[].volumeMounts[].subPathExpr": YES,
     "spec.containers[].workingDir": YES,
+}
+
+_ASKED = (
+    "lifecycle.postStart",
+    "lifecycle.preStop",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+)
+"""What the provider asks of a container, by its `exec` and `dial`."""
+
+_PROBES: Mapping[str, Support] = {
+    **{f"spec.containers[].{one}": YES for one in _ASKED},
+    **{f"spec.containers[].{one}.httpGet.host": _OTHER_HOST for one in _ASKED},
+    **{f"spec.containers[].{one}.tcpSocket.host": _OTHER_HOST for one in _ASKED},
 }
 
 _SECURITY: Mapping[str, Support] = {
@@ -148,6 +159,7 @@ TABLE: Mapping[str, Support] = {
     **_POD,
     **_POD_SECURITY,
     **_CONTAINER,
+    **_PROBES,
     **_SECURITY,
     **_VOLUMES,
 }

@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import time
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.process.keeper import files, tree
@@ -99,22 +101,40 @@ class Run:
         except FileNotFoundError:
             return True
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)
-                request = json.dumps({"grace": grace}).encode()
-                sender.sendto(request, f"/proc/self/fd/{directory}/{files.CONTROL}")
+            # Where it has several such requests waiting, this one adds nothing now.
+            _send(directory, json.dumps({"grace": grace}).encode(), ())
         except (FileNotFoundError, ConnectionRefusedError):
             return False
-        except BlockingIOError:
-            # It has several such requests waiting: this one adds nothing now.
-            return True
         finally:
             os.close(directory)
         return True
 
+    def pass_on(self, descriptors: Sequence[int]) -> bool | None:
+        """Hands descriptors to its keeper; False where no keeper listens, None where it has no
+        room for them just now."""
+        try:
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return True if _send(directory, b"{}", descriptors) else None
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        finally:
+            os.close(directory)
+
     def has_started(self) -> bool:
         """Whether its command was, or may have been, run."""
         return (self.path / files.STARTED).exists() or (self.path / files.EXIT).exists()
+
+    def keeper(self) -> int | None:
+        """The pid of its keeper, which has all its processes below it; None: it does not run."""
+        if not isinstance(self.state(), Running):
+            return None
+        try:
+            return int(json.loads((self.path / files.STARTED).read_bytes())["keeper"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def is_free(self) -> bool:
         """Whether no keeper has it."""
@@ -129,6 +149,19 @@ class Run:
             return held is not None
         finally:
             os.close(directory)
+
+
+def _send(directory: int, data: bytes, descriptors: Sequence[int]) -> bool:
+    """Whether the keeper's socket had room. FileNotFoundError, ConnectionRefusedError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
+        place = f"/proc/self/fd/{directory}/{files.CONTROL}"
+        try:
+            sender.sendmsg([data], rights if descriptors else (), 0, place)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _exit_of(found: files.Json, container_id: str) -> Exit:

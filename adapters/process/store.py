@@ -28,6 +28,7 @@ from bridge.workload import (
     Files,
     Identity,
     Observed,
+    Role,
     Running,
     Workload,
 )
@@ -187,9 +188,14 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._skip(folder, error)
             return None
-        if observed.ended:
+        if observed.ended and not self._is_starting(folder):
             self._ended[folder] = (mark, observed)
         return observed
+
+    def _is_starting(self, folder: Path) -> bool:
+        """Whether a run has its directory and no mark yet: the mark changes nothing of what says
+        that an ended pod is as it was."""
+        return any(run.state() is None for runs in self.runs(folder).values() for run in runs)
 
     def _skip(self, folder: Path, error: Exception) -> None:
         if folder not in self._warned:
@@ -205,11 +211,16 @@ class Store:
         states = []
         runs = self.runs(folder)
         for name in record["containers"]:
-            state = self._container(name, runs.get(name, []), accepted)
+            state = self._container(name, runs.pop(name, []), accepted)
+            if state is not None:
+                states.append(state)
+        over = len(states) == len(record["containers"]) or (folder / _STOPPED).exists()
+        for name in sorted(runs):
+            # Ephemeral ones, which came later.
+            state = self._container(name, runs[name], accepted)
             if state is not None:
                 states.append(state)
         live = any(isinstance(one.state, Running) for one in states)
-        over = len(states) == len(record["containers"]) or (folder / _STOPPED).exists()
         return Observed(
             identity=identity,
             containers=tuple(states),
@@ -324,7 +335,7 @@ def _record(workload: Workload, group: int | None) -> dict[str, Any]:
     return {
         "identity": asdict(workload.identity),
         "accepted_at": time.time(),
-        "containers": [one.name for one in workload.containers],
+        "containers": [one.name for one in workload.containers if one.role is not Role.EPHEMERAL],
         "fs_group": group,
     }
 

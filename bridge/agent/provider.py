@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
 from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.rpc.v1 import stream_pb2 as streams
 
 
 class ProviderClient(Protocol):
@@ -33,3 +34,21 @@ class ProviderClient(Protocol):
         self, request: pb.GetContainerLogsRequest
     ) -> AsyncIterator[pb.GetContainerLogsResponse]:
         """`GetContainerLogs`."""
+
+    def exec(
+        self, requests: AsyncIterator[streams.ExecRequest]
+    ) -> AsyncGenerator[streams.ExecResponse, None]:
+        """`Exec`. `bridge.rpc.streams` speaks it."""
+
+    def attach(
+        self, requests: AsyncIterator[streams.AttachRequest]
+    ) -> AsyncGenerator[streams.AttachResponse, None]:
+        """`Attach`."""
+
+    def port_forward(
+        self, requests: AsyncIterator[streams.PortForwardRequest]
+    ) -> AsyncGenerator[streams.PortForwardResponse, None]:
+        """`PortForward`."""
+
+    async def get_stats(self, request: pb.GetStatsRequest) -> pb.GetStatsResponse:
+        """`GetStats`."""

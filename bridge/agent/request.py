@@ -120,7 +120,7 @@ class Builder:
             return tokens.get(json.dumps(projection, sort_keys=True))
 
         failures: dict[str, Waiting] = {}
-        for group in ("initContainers", "containers"):
+        for group in ("initContainers", "containers", "ephemeralContainers"):
             for container in pod["spec"].get(group) or ():
                 built = build(pod, container, objects)
                 request.environment.append(built.environment)
@@ -156,6 +156,13 @@ def recorded(pod: Manifest, started: float) -> pod_pb2.Recorded:
             state = one.get("state") or {}
             if "running" in state or one.get("lastState"):
                 record.started = True
+            if "running" in state:
+                record.running.add(
+                    container=name,
+                    container_id=one.get("containerID", ""),
+                    started=one.get("started") is not False,
+                    ready=bool(one.get("ready")),
+                )
             if ended := state.get("terminated"):
                 record.started = True
                 record.ended.append(

@@ -26,12 +26,17 @@ COMMANDS = {
     "get": "List pods, jobs or events of runs",
     "describe": "Everything about one run, job or pod, and why it waits",
     "logs": "Print a pod's log",
+    "exec": "Run a command in a container",
+    "cp": "Copy files to and from a container",
+    "port-forward": "Forward local ports to a pod",
+    "top": "What pods use of CPU and memory, live",
     "attach": "Come back to a run without losing a line",
     "wait": "Wait until a run is over; exit as the run does",
     "delete": "Stop a run and remove what is left of it",
     "backends": "List the backends and what they can do",
     "config": "Show, check and change the configuration",
     "provider": "Serve the backends to other processes, by the contract",
+    "conformance": "Judge any provider by the contract, over the wire",
     "completion": "Print shell completion",
     "version": "Print versions",
 }
@@ -58,7 +63,7 @@ class Commands(click.Group):
         """The command of that name, loaded now."""
         if name not in COMMANDS:
             return None
-        module = import_module(f"bridge.cli.commands.{name}")
+        module = import_module(f"bridge.cli.commands.{name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -15,15 +15,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from bridge.cli.wiring import PROCESS_WARNING, Target, choose_backends, load_config, read_tls
+from bridge.cli.wiring import (
+    PROCESS_WARNING,
+    Target,
+    choose_backends,
+    load_config,
+    present,
+    read_tls,
+)
 from bridge.errors import Invalid, Unsupported, Violation
 from bridge.pods import Manifest
 
 if TYPE_CHECKING:
     from bridge.cli.attend import Manner
-    from bridge.config import Config
+    from bridge.config import BackendConfig, Config
     from bridge.local.manifests import Objects
     from bridge.local.runs import Run
+
+
+_IMAGELESS = frozenset({"null", "process"})
+"""The types that make nothing of a container's image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,17 +282,37 @@ def choose_target(asked: Asked, config: Config) -> Target:
         file = os.path.abspath(asked.config) if asked.config else None
         return Target((), asked.provider, config.max_run, read_tls(config), file)
     backends = choose_backends(config, asked.on)
+    if not backends and (engine := present("engine")):
+        if not asked.quiet:
+            click.echo(f"engine: containers at {engine}, as no backend is configured", err=True)
+        backends = choose_backends(config, "engine")
     if not backends:
         if not (sys.stdin.isatty() and sys.stderr.isatty() and asked.output == "text"):
-            wrong = "required, as no backend is configured: --on process runs plain processes here"
+            wrong = (
+                "required, as no backend is configured and no container engine answers here: "
+                "--on process runs plain processes of this machine"
+            )
             raise Invalid(violations=[Violation("--on", wrong)])
-        question = "No backend is configured. Run as plain processes on this machine?"
+        question = (
+            "No backend is configured and no container engine answers. "
+            "Run as plain processes on this machine?"
+        )
         if not click.confirm(question, err=True):
             raise Invalid(violations=[Violation("--on", "nothing chosen; nothing was started")])
         backends = choose_backends(config, "process")
     if any(one.type == "process" for one in backends) and not asked.quiet:
         click.echo(PROCESS_WARNING, err=True)
+    _require_image(asked, backends)
     return Target(backends, None, config.max_run)
+
+
+def _require_image(asked: Asked, backends: Sequence[BackendConfig]) -> None:
+    """A command without an image can run as a plain process only."""
+    if asked.files or asked.image is not None or any(one.type in _IMAGELESS for one in backends):
+        return
+    names = ", ".join(one.name for one in backends)
+    wrong = f"required: {names} runs images; --on process runs the command on this machine"
+    raise Invalid(violations=[Violation("--image", wrong)])
 
 
 def _assess(objects: Objects, target: Target) -> None:

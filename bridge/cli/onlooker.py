@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.rpc.v1 import stream_pb2 as streams
 
 if TYPE_CHECKING:
     from bridge.agent.provider import ProviderClient
@@ -50,3 +51,25 @@ class Onlooker:
     ) -> AsyncIterator[pb.GetContainerLogsResponse]:
         """`GetContainerLogs`."""
         return self._provider.get_container_logs(request)
+
+    def exec(
+        self, requests: AsyncIterator[streams.ExecRequest]
+    ) -> AsyncGenerator[streams.ExecResponse, None]:
+        """`Exec`: what a person runs in a container is theirs to decide."""
+        return self._provider.exec(requests)
+
+    def attach(
+        self, requests: AsyncIterator[streams.AttachRequest]
+    ) -> AsyncGenerator[streams.AttachResponse, None]:
+        """`Attach`."""
+        return self._provider.attach(requests)
+
+    def port_forward(
+        self, requests: AsyncIterator[streams.PortForwardRequest]
+    ) -> AsyncGenerator[streams.PortForwardResponse, None]:
+        """`PortForward`."""
+        return self._provider.port_forward(requests)
+
+    async def get_stats(self, request: pb.GetStatsRequest) -> pb.GetStatsResponse:
+        """`GetStats`."""
+        return await self._provider.get_stats(request)

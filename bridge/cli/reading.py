@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bridge.agent.request import identity
-from bridge.cli.select import PATIENCE, Found, RunState, backend_of, backends_of
-from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
+from bridge.cli.select import Found, RunState
+from bridge.cli.targets import reached, require
+from bridge.errors import Invalid, NotFound, Unavailable
 from bridge.local.outcome import pod_over
 from bridge.local.session import NODE
 from bridge.rpc.v1 import provider_pb2 as pb
 
 if TYPE_CHECKING:
-    from bridge.agent.provider import ProviderClient
+    from bridge.cli.onlooker import Onlooker
     from bridge.pods import Manifest
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -147,26 +148,13 @@ class Reader:
     followed."""
 
     live: Live
-    provider: ProviderClient
+    provider: Onlooker
     part: Part
     writer: Writer
 
     async def check(self, pod: Manifest) -> None:
         """Unsupported where the pod's backend keeps no logs; Unavailable where none answers."""
-        state = self.live.state
-        request = pb.WatchNodeRequest(cluster=state.run.wanted.uid, node=NODE)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                async for offer in self.provider.watch_node(request):
-                    self._require_logs(offer, backend_of(state, pod))
-                    return
-        except TimeoutError:
-            raise Unavailable("the provider does not answer") from None
-
-    def _require_logs(self, offer: pb.WatchNodeResponse, backend: str) -> None:
-        mine = [one for one in offer.backends if one.name == backend] or list(offer.backends)
-        if mine and not any("logs" in one.abilities for one in mine):
-            raise Unsupported(f"backend {mine[0].name} keeps no logs")
+        await require(self.provider, self.live.state, pod, "logs", "keeps no logs")
 
     async def read(self, pod: Manifest, container: str) -> None:
         """One log, as far as it goes now. NotFound where there is none (yet)."""
@@ -212,16 +200,7 @@ class Reader:
 @asynccontextmanager
 async def reader_of(live: Live, part: Part, writer: Writer) -> AsyncIterator[Reader]:
     """A reader over the run's own provider, once that knows every pod. Unavailable."""
-    from bridge.cli.wiring import onlooker_of, synced, target_of
-
-    run = live.state.run
-    async with onlooker_of(target_of(run)) as provider:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await synced(provider, run.wanted.uid)
-        except TimeoutError:
-            names = ", ".join(backends_of(live.state))
-            raise Unavailable(f"{names} does not answer") from None
+    async with reached(live.state) as provider:
         yield Reader(live, provider, part, writer)
 
 

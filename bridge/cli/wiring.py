@@ -84,6 +84,15 @@ def _needs_nothing(module: Any) -> bool:
     return not any(field.is_required() for field in model.model_fields.values())
 
 
+def present(type_: str) -> str:
+    """Where something on this machine answers for a type that needs no configuration, in words;
+    empty where nothing does."""
+    from bridge.provider.registry import module
+
+    words: str = module(type_).present()
+    return words
+
+
 def _nearest(word: str, known: Sequence[str]) -> str:
     from bridge.config import nearest
 

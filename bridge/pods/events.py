@@ -34,7 +34,7 @@ def events(pod: Manifest, before: pod_pb2.PodFacts | None, after: pod_pb2.PodFac
     if before is None and (pod.get("status") or {}).get("phase") in TERMINAL:
         return []
     told = _from_status(pod) if before is None else _from_facts(before)
-    made = list(_pod_events(pod, before, after))
+    made = [*_notices(pod, before, after), *_pod_events(pod, before, after)]
     for facts in after.containers:
         place = _place(pod, facts.name)
         if place is not None:
@@ -148,6 +148,25 @@ def _ends(facts: pod_pb2.ContainerFacts) -> Iterator[pod_pb2.Terminated]:
         yield facts.last_termination
     if facts.WhichOneof("state") == "terminated":
         yield facts.terminated
+
+
+def _notices(
+    pod: Manifest, before: pod_pb2.PodFacts | None, after: pod_pb2.PodFacts
+) -> Iterator[Event]:
+    """What the provider has noted since; of a pod with a record and no `before`, nothing: it may
+    have been told."""
+    if before is None and any((pod.get("status") or {}).get(key) for key in _LISTS):
+        return
+    told = max((_moment(one) for one in before.notices), default=(0, 0)) if before else (0, 0)
+    for one in after.notices:
+        place = _place(pod, one.container) if one.container else None
+        if _moment(one) > told:
+            kind = "Warning" if one.warning else "Normal"
+            yield kind, one.reason, one.message, place[1] if place else ""
+
+
+def _moment(one: pod_pb2.Notice) -> tuple[int, int]:
+    return one.time.seconds, one.time.nanos
 
 
 def _pod_events(

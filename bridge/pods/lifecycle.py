@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bridge.pods.backoff import backoff, backoff_message, backoff_of_killed
 from bridge.workload import (
     Container,
     ContainerState,
     Exit,
-    Identity,
     Observed,
     RestartPolicy,
     Role,
@@ -24,21 +24,14 @@ from bridge.workload import (
     Workload,
 )
 
-FIRST_BACKOFF = 10.0
-"""Seconds (kubelet.go backOffPeriod); doubled at each further restart."""
-LONGEST_BACKOFF = 300.0
-"""Seconds (MaxContainerBackOff)."""
-QUIET = 600.0
-"""Seconds: a run longer than this clears the back-off (crashLoopBackOff.HasExpiredFunc)."""
 LEAST_GRACE = 2.0
 """Seconds: what every container gets to stop (minimumGracePeriodInSeconds)."""
+
+_NONE: Mapping[str, Kill] = {}
 
 DEADLINE_REASON = "DeadlineExceeded"
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 UNKNOWN_REASON = "ContainerStatusUnknown"
-
-_CLOCK_SLACK = 2.0
-"""Seconds: recorded times have no fractions, and two clocks may have made them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +48,32 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Kill:
+    """Why one run of a container is to end though its pod goes on."""
+
+    message: str
+    """The kubelet's words for its Killing event."""
+    grace: float | None = None
+    """Seconds; None: the pod's."""
+    again: bool = False
+    """It then starts anew, whatever its restart policy makes of its exit code."""
+
+
+def kill_for(
+    container: Container, words: str, grace: float | None = None, *, again: bool = False
+) -> Kill:
+    """A kill with the kubelet's message around `words` ("failed liveness probe").
+
+    Unless its policy is Never the container then starts anew, though it may end with code 0.
+    """
+    if container.role is Role.SIDECAR:
+        return Kill(f"Init container {container.name} {words}", grace, again)
+    again = again or container.restart_policy is not RestartPolicy.NEVER
+    suffix = ", will be restarted" if again else ""
+    return Kill(f"Container {container.name} {words}{suffix}", grace, again)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What should be so now. It does not know of starts that are under way: with `ended`, wait
     for those first."""
@@ -63,6 +82,11 @@ class Plan:
     """(container, restart number) to start now."""
     kill: tuple[tuple[str, float], ...] = ()
     """(container, seconds of grace that are left)."""
+    ending: Mapping[str, float] = field(default_factory=dict)
+    """Running containers that are to end, and when (epoch seconds) their grace is over. Their
+    pre-stop hooks run now; those that `kill` leaves out wait for their turn after it."""
+    kills: Mapping[str, Kill] = field(default_factory=dict)
+    """Why, of those that end in a pod that goes on."""
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     """Containers to show as waiting; one that neither runs nor is here shows its own Exit."""
     ended: bool = False
@@ -76,14 +100,19 @@ class Plan:
 
 
 def plan(
-    workload: Workload, observed: Observed | None, now: float, stop: Stop | None = None
+    workload: Workload,
+    observed: Observed | None,
+    now: float,
+    stop: Stop | None = None,
+    kills: Mapping[str, Kill] = _NONE,
 ) -> Plan:
     """What to do now for a workload whose containers are started one by one.
 
-    `stop` is the order to end, if there is one. The deadline counts from `workload.start_time`.
+    `stop` is the order to end, if there is one; `kills` are orders to end containers by themselves,
+    about the run that is observed of each. The deadline counts from `workload.start_time`.
     A workload that its backend reports as failed or disrupted as a whole is stopped as well.
     """
-    pod = _Pod.of(workload, observed)
+    pod = _Pod.of(workload, observed, kills)
     end = pod.natural_end()
     order, later = _order(pod, observed, now, stop)
     if order is not None:
@@ -116,42 +145,6 @@ def should_restart(container: Container, exit_: Exit) -> bool:
     return container.restart_policy is RestartPolicy.ALWAYS
 
 
-def backoff(restart: int, last: Exit, previous: Exit | None) -> float:
-    """Seconds from the end of run number `restart` to its next start.
-
-    The kubelet keeps the back-off in memory; this is worked out from what survives a restart: the
-    count, the last run and the one before. How long that last start had to wait shows whether the
-    back-off was cleared some runs ago.
-    """
-    started = last.started_at
-    if restart == 0 or (started is not None and last.finished_at - started > QUIET):
-        return 0.0
-    delay = float(min(FIRST_BACKOFF * 2.0 ** min(restart - 1, 10), LONGEST_BACKOFF))
-    if previous is None:
-        return delay
-    if previous.started_at is not None and previous.finished_at - previous.started_at > QUIET:
-        return FIRST_BACKOFF
-    if started is None:
-        return delay
-    waited = started - previous.finished_at + _CLOCK_SLACK
-    reached = FIRST_BACKOFF
-    while reached <= waited and reached < LONGEST_BACKOFF:
-        reached *= 2
-    return min(delay, reached)
-
-
-def backoff_message(identity: Identity, container: str, delay: float) -> str:
-    """The kubelet's words for CrashLoopBackOff."""
-    pod = f"{identity.name}_{identity.namespace}({identity.uid})"
-    return f"back-off {_duration(delay)} restarting failed container={container} pod={pod}"
-
-
-def _duration(seconds: float) -> str:
-    """As Go prints a duration of whole seconds: 10s, 1m20s, 5m0s."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
 @dataclass(frozen=True, slots=True)
 class _Pod:
     """The workload's containers by role, each beside its state."""
@@ -161,16 +154,22 @@ class _Pod:
     inits: Sequence[Container]
     mains: Sequence[Container]
     ephemerals: Sequence[Container]
+    kills: Mapping[str, Kill]
 
     @classmethod
-    def of(cls, workload: Workload, observed: Observed | None) -> _Pod:
+    def of(cls, workload: Workload, observed: Observed | None, kills: Mapping[str, Kill]) -> _Pod:
         by_role: dict[Role, list[Container]] = {role: [] for role in Role}
         for container in workload.containers:
             role = Role.INIT if container.role is Role.SIDECAR else container.role
             by_role[role].append(container)
         states = {} if observed is None else {one.name: one for one in observed.containers}
         return cls(
-            workload, states, by_role[Role.INIT], by_role[Role.MAIN], by_role[Role.EPHEMERAL]
+            workload,
+            states,
+            by_role[Role.INIT],
+            by_role[Role.MAIN],
+            by_role[Role.EPHEMERAL],
+            kills,
         )
 
     def ran(self, container: Container) -> bool:
@@ -192,6 +191,20 @@ class _Pod:
     def exit(self, container: Container) -> Exit | None:
         state = self.states.get(container.name)
         return state.state if state is not None and isinstance(state.state, Exit) else None
+
+    def kill(self, container: Container) -> Kill | None:
+        """Why a running container is to end by itself; None: it is not."""
+        if (ordered := self.kills.get(container.name)) is not None:
+            return ordered
+        ran = self.states[container.name].image
+        if ran and ran != container.image and container.role in (Role.MAIN, Role.SIDECAR):
+            return kill_for(container, "definition changed", again=True)
+        return None
+
+    def returns(self, container: Container, ended: Exit) -> bool:
+        """Whether a container that has ended runs again."""
+        ordered = self.kills.get(container.name)
+        return (ordered is not None and ordered.again) or should_restart(container, ended)
 
     def running(self) -> Iterator[Container]:
         return (one for one in self.workload.containers if self.runs(one))
@@ -218,7 +231,7 @@ class _Pod:
         ends = []
         for container in self.mains:
             ended = self.exit(container)
-            if ended is None or should_restart(container, ended):
+            if ended is None or self.returns(container, ended):
                 return None
             ends.append(ended.finished_at)
         return max(ends, default=None)
@@ -283,6 +296,7 @@ def _stopping(pod: _Pod, stop: Stop, now: float) -> Plan:
     kill, wake = _kills(pod, stop, now)
     return Plan(
         kill=kill,
+        ending=_ending(pod, stop),
         waiting=pod.waiting(),
         ended=not any(pod.running()),
         failed=bool(stop.reason),
@@ -295,7 +309,17 @@ def _stopping(pod: _Pod, stop: Stop, now: float) -> Plan:
 def _completing(pod: _Pod, stop: Stop, now: float) -> Plan:
     """Only sidecars and ephemeral containers may be left: they end within the pod's grace."""
     kill, wake = _kills(pod, stop, now)
-    return Plan(kill=kill, waiting=pod.waiting(), ended=not any(pod.running()), wake_at=wake)
+    return Plan(
+        kill=kill,
+        ending=_ending(pod, stop),
+        waiting=pod.waiting(),
+        ended=not any(pod.running()),
+        wake_at=wake,
+    )
+
+
+def _ending(pod: _Pod, stop: Stop) -> Mapping[str, float]:
+    return {one.name: stop.at + stop.grace for one in pod.running()}
 
 
 def _kills(pod: _Pod, stop: Stop, now: float) -> tuple[tuple[tuple[str, float], ...], float | None]:
@@ -339,7 +363,8 @@ class _Draft:
             self._again(container, state, state.state)
 
     def _again(self, container: Container, state: ContainerState, ended: Exit) -> None:
-        delay = backoff(state.restart, ended, state.previous)
+        wait = backoff_of_killed if container.name in self.pod.kills else backoff
+        delay = wait(state.restart, ended, state.previous)
         due = ended.finished_at + delay
         if due <= self.now:
             self.start.append((container.name, state.restart + 1))
@@ -357,12 +382,20 @@ def _running(pod: _Pod, now: float, deadline: float | None) -> Plan:
     if _initialize(pod, draft):
         for container in pod.mains:
             ended = pod.exit(container)
-            if ended is None or should_restart(container, ended):
+            if ended is None or pod.returns(container, ended):
                 draft.run(container)
     if deadline is not None:
         draft.wake_at.append(deadline)
+    kills = {one.name: kill for one in pod.running() if (kill := pod.kill(one)) is not None}
+    graces = {
+        name: pod.workload.grace if kill.grace is None else kill.grace
+        for name, kill in kills.items()
+    }
     return Plan(
         start=tuple(draft.start),
+        kill=tuple((name, max(grace, LEAST_GRACE)) for name, grace in graces.items()),
+        ending={name: now + grace for name, grace in graces.items()},
+        kills=kills,
         waiting={**pod.waiting(), **draft.crashing},
         wake_at=min(draft.wake_at, default=None),
     )

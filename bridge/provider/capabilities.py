@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from bridge.adapter import YES, Adapter, Containers, Level, Support, no
+from bridge.adapter import YES, Adapter, Containers, Dial, Exec, Level, Support, no
 from bridge.errors import Invalid, Violation
 from bridge.pods import Manifest, schema
 from bridge.pods.defaults import explicit_fields
@@ -219,15 +219,50 @@ def _assess(judge: _Judge, manifest: Manifest) -> Assessment:
 
 
 def judge(adapter: Adapter, manifest: Manifest, workload: Workload) -> Assessment:
-    """`assess`, and what only values can tell: late references, and the adapter's own `check`."""
+    """`assess`, and what only values can tell: late references, probes and hooks that need an
+    ability that the adapter lacks, and the adapter's own `check`."""
     found = assess(adapter, manifest)
     more = list(adapter.check(workload))
     late = late_fields(manifest)
     if late and not isinstance(adapter, Containers):
         words = "the pod's addresses are not known here before its containers start"
         more += [Violation(where, words) for where in late]
+    if isinstance(adapter, Containers):
+        more += _lacking(adapter, manifest)
     if not more:
         return found
     known = {violation.field for violation in found.violations}
     new = tuple(violation for violation in more if violation.field not in known)
     return Assessment(found.violations + new, found.approximations)
+
+
+_HANDLERS = (
+    ("livenessProbe",),
+    ("readinessProbe",),
+    ("startupProbe",),
+    ("lifecycle", "postStart"),
+    ("lifecycle", "preStop"),
+)
+_NEEDS: Mapping[str, tuple[type, str]] = {
+    "exec": (Exec, "run commands in containers"),
+    "httpGet": (Dial, "connect to ports of a pod"),
+    "tcpSocket": (Dial, "connect to ports of a pod"),
+    "grpc": (Dial, "connect to ports of a pod"),
+}
+"""What an action needs of an adapter, and the words for it."""
+
+
+def _lacking(adapter: Adapter, manifest: Manifest) -> list[Violation]:
+    """Probes and hooks that the provider cannot run over this adapter."""
+    found = []
+    for kind in ("initContainers", "containers"):
+        for index, container in enumerate((manifest.get("spec") or {}).get(kind) or ()):
+            for path in _HANDLERS:
+                handler: Any = container
+                for name in path:
+                    handler = handler.get(name) or {}
+                for action, (ability, words) in _NEEDS.items():
+                    if handler.get(action) is not None and not isinstance(adapter, ability):
+                        where = f"spec.{kind}[{index}].{'.'.join(path)}.{action}"
+                        found.append(Violation(where, f"this backend cannot {words}"))
+    return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from bridge.pods import Manifest
-from bridge.pods.lifecycle import Plan, Stop
+from bridge.pods.lifecycle import Kill, Plan, Stop
 from bridge.provider.backend import Backend
 from bridge.provider.facts import (
     container_to_wire,
@@ -14,6 +15,7 @@ from bridge.provider.facts import (
     timestamp,
     waiting_to_wire,
 )
+from bridge.provider.health import Health, RanBefore, overlaid, shown
 from bridge.provider.translate import Request
 from bridge.rpc.v1 import pod_pb2
 from bridge.workload import (
@@ -27,6 +29,34 @@ from bridge.workload import (
 )
 
 LOST = "ContainerStatusUnknown"
+
+NOTICES = 16
+"""Notices that are kept of one pod."""
+NOTICE_AGAIN = 60.0
+"""Seconds before the same notice is told again."""
+NOTICE_MAX = 1024
+"""Characters of a notice's message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell of a pod that its state does not show: `PodFacts.notices`."""
+
+    at: float
+    reason: str
+    message: str
+    container: str = ""
+    warning: bool = False
+
+    def to_wire(self) -> pod_pb2.Notice:
+        """As the contract spells it."""
+        return pod_pb2.Notice(
+            time=timestamp(self.at),
+            warning=self.warning,
+            reason=self.reason,
+            message=self.message,
+            container=self.container,
+        )
 
 
 @dataclass(slots=True)
@@ -46,6 +76,11 @@ class Record:
     """Kubernetes recorded that a container of it had run."""
     ended_before: Mapping[str, Exit] = field(default_factory=dict)
     """Exits that Kubernetes recorded, by container."""
+    ran_before: Mapping[str, RanBefore] = field(default_factory=dict)
+    """Containers that Kubernetes recorded as running."""
+    health: dict[str, Health] = field(default_factory=dict)
+    """What probes and hooks know of containers' newest runs."""
+    notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=NOTICES))
     not_ready: Mapping[str, Waiting] = field(default_factory=dict)
     """Containers that cannot start yet, since something that they refer to is missing."""
     counted: bool = False
@@ -96,6 +131,48 @@ class Record:
             return pod_pb2.POD_STAGE_ENDED
         return pod_pb2.POD_STAGE_WAITING if self.launched_at is None else pod_pb2.POD_STAGE_ACTIVE
 
+    def seen(self) -> Observed | None:
+        """What was last observed, with what probes and hooks know."""
+        if self.observed is None or self.workload is None:
+            return self.observed
+        return overlaid(self.workload, self.observed, self.health)
+
+    def health_of(self, state: ContainerState) -> Health:
+        """What is known of this run of a container; what was known of an earlier one ends."""
+        health = self.health.get(state.name)
+        if health is not None and health.restart == state.restart:
+            return health
+        if health is not None:
+            health.cancel_all()
+        health = self.health[state.name] = Health(state.restart)
+        before = self.ran_before.get(state.name)
+        if before is not None and before.container_id == state.container_id != "":
+            health.started, health.ready, health.hooked = before.started, before.ready, True
+        return health
+
+    def kills(self) -> Mapping[str, Kill]:
+        """The orders to end single containers, about the runs that were last observed."""
+        found = {}
+        for state in self.observed.containers if self.health and self.observed else ():
+            health = self.health.get(state.name)
+            if health is not None and health.restart == state.restart and health.kill is not None:
+                found[state.name] = health.kill
+        return found
+
+    def note(
+        self, now: float, reason: str, message: str, container: str = "", *, warning: bool = False
+    ) -> bool:
+        """Adds a notice, unless it was told a short while ago; whether it did."""
+        message = message[:NOTICE_MAX]
+        for one in self.notices:
+            same = (one.reason, one.message, one.container) == (reason, message, container)
+            if same and now - one.at < NOTICE_AGAIN:
+                return False
+        if self.notices:
+            now = max(now, self.notices[-1].at + 1e-6)
+        self.notices.append(Notice(now, reason, message, container, warning))
+        return True
+
     def lose(self, now: float) -> None:
         """Its backend no longer has it: what had not ended is unknown for ever."""
         known = self.observed or Observed(self.identity)
@@ -123,6 +200,7 @@ class Record:
             generation=self.generation,
             stage=self.stage,
             containers=self._containers(),
+            notices=[one.to_wire() for one in self.notices],
         )
         if self.problem is not None and not self.ended:
             wire.reason, wire.message = self.problem.reason, self.problem.message
@@ -143,7 +221,9 @@ class Record:
         return wire
 
     def _containers(self) -> list[pod_pb2.ContainerFacts]:
-        seen = {state.name: state for state in self.observed.containers} if self.observed else {}
+        observed = self.seen()
+        seen = {state.name: state for state in observed.containers} if observed else {}
+        wanted = {one.name: one for one in self.workload.containers} if self.workload else {}
         waiting = dict(self.plan.waiting) if self.plan is not None else {}
         if not self.ended:
             # What has started needs what it refers to no more; the plan knows who waits.
@@ -153,6 +233,7 @@ class Record:
         found = []
         for name in names:
             if (state := seen.get(name)) is not None:
+                state = shown(wanted.get(name), state, self.health.get(name))
                 found.append(container_to_wire(state, waiting.get(name)))
             elif name in waiting:
                 found.append(waiting_to_wire(name, waiting[name]))

@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
         async for message in self._stream(self._provider.get_container_logs, request, context):
             yield message
 
+    async def GetStats(self, request: Any, context: Any) -> Any:
+        return await self._unary(self._provider.get_stats, request, context)
+
+    async def Exec(self, requests: Any, context: Any) -> None:
+        await self._both_ways(self._provider.exec, requests, context)
+
+    async def Attach(self, requests: Any, context: Any) -> None:
+        await self._both_ways(self._provider.attach, requests, context)
+
+    async def PortForward(self, requests: Any, context: Any) -> None:
+        await self._both_ways(self._provider.port_forward, requests, context)
+
     async def _unary(
         self, call: Callable[[Any], Awaitable[Any]], request: Any, context: Any
     ) -> Any:
@@ -80,6 +93,24 @@ class _Servicer(provider_pb2_grpc.ProviderServicer):
         try:
             async for message in call(request):
                 yield message
+        except BridgeError as error:
+            await _abort(context, error)
+        except Exception:  # noqa: BLE001 - a defect of ours: the caller retries, learns nothing
+            _log.exception("stream failed")
+            await _abort(context, Unavailable("the provider failed; see its log"))
+
+    async def _both_ways(
+        self, call: Callable[[Any], AsyncGenerator[Any, None]], requests: Any, context: Any
+    ) -> None:
+        await context.send_initial_metadata(channel.CONTRACT_METADATA)
+        if problem := _problem(context):
+            await _abort(context, Invalid(problem))
+        try:
+            # Written here rather than yielded: a client that leaves while a message is on its way
+            # is noticed here, and the provider's side is closed before this returns.
+            async with aclosing(call(requests)) as messages:
+                async for message in messages:
+                    await context.write(message)
         except BridgeError as error:
             await _abort(context, error)
         except Exception:  # noqa: BLE001 - a defect of ours: the caller retries, learns nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 import orjson
@@ -18,15 +18,19 @@ from bridge.pods.schema import check
 from bridge.provider.backend import Backend
 from bridge.provider.capabilities import Assessment, judge
 from bridge.provider.facts import exit_from_wire, identity_from_wire, seconds
+from bridge.provider.health import RanBefore
 from bridge.provider.placement import candidates, eligible, wanted
 from bridge.provider.record import Record
+from bridge.provider.stats import stats
+from bridge.provider.streams import serve_attach, serve_exec, serve_port_forward
 from bridge.provider.tracker import Tracker
 from bridge.provider.translate import Request, pod_request, translate
-from bridge.provider.update import applied
+from bridge.provider.update import apply, assess
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.rpc.v1 import stream_pb2 as streams
 from bridge.rpc.v1.stream_pb2 import STREAM_STDERR, STREAM_STDOUT
-from bridge.workload import Files, Identity, Waiting, Workload
+from bridge.workload import Identity, Waiting, Workload
 
 MAX_RUN = 24 * 3600.0
 """Seconds after which a pod without activeDeadlineSeconds is stopped, unless the operator says
@@ -96,18 +100,13 @@ class Provider:
             return pb.UpdatePodResponse(generation=record.generation)
         manifest = _manifest(request.manifest, identity)
         workload = self._translate(request, manifest, record.start_time)
-        before = {one.name: one for one in _files(record.workload)}
-        changed = [one for one in _files(workload) if one != before.get(one.name)]
-        applied(record.manifest, manifest, record.backend.adapter, files_changed=bool(changed))
-        adapter = record.backend.adapter
-        if changed and isinstance(adapter, seam.Updates):
-            await adapter.update_files(record.identity, changed)
         if record.workload is not None:
             # An update carries no credentials: those of the creation stay.
             kept = record.workload.pull_credentials
             workload = replace(workload, pull_credentials=kept)
-        record.request, record.manifest, record.workload = request, manifest, workload
-        record.generation = request.generation
+        change = assess(record, record.backend.adapter, manifest, workload)
+        await apply(record, record.backend, change)
+        record.request, record.generation = request, request.generation
         self._tracker.changed(record)
         return pb.UpdatePodResponse(generation=record.generation)
 
@@ -170,6 +169,37 @@ class Provider:
         async for piece in adapter.logs(record.identity, request.container, options):
             yield pb.GetContainerLogsResponse(content=piece)
 
+    def exec(
+        self, requests: AsyncIterator[streams.ExecRequest]
+    ) -> AsyncGenerator[streams.ExecResponse, None]:
+        """`Exec`."""
+        return serve_exec(requests, self._placed)
+
+    def attach(
+        self, requests: AsyncIterator[streams.AttachRequest]
+    ) -> AsyncGenerator[streams.AttachResponse, None]:
+        """`Attach`."""
+        return serve_attach(requests, self._placed)
+
+    def port_forward(
+        self, requests: AsyncIterator[streams.PortForwardRequest]
+    ) -> AsyncGenerator[streams.PortForwardResponse, None]:
+        """`PortForward`."""
+        return serve_port_forward(requests, self._placed)
+
+    async def get_stats(self, request: pb.GetStatsRequest) -> pb.GetStatsResponse:
+        """`GetStats`."""
+        _require_uuid("cluster", request.cluster)
+        if not request.node:
+            raise Invalid(violations=[Violation("node", "required")])
+        return await stats(
+            record
+            for (cluster, uid), record in self._tracker.records.items()
+            if cluster == request.cluster
+            and record.identity.node == request.node
+            and (not request.uids or uid in request.uids)
+        )
+
     def offer(self) -> pb.WatchNodeResponse:
         """What the backends have together."""
         total: dict[str, int] = {}
@@ -200,6 +230,14 @@ class Provider:
             found = f'found "{recorded}"; the backends are: {", ".join(backends)}'
             raise Invalid(violations=[Violation("recorded.backend", found)])
         return [backend]
+
+    def _placed(self, pod: pod_pb2.PodIdentity) -> tuple[Identity, Backend]:
+        """Who a pod is to its backend, once that has it. Invalid, NotFound."""
+        identity = _checked(pod)
+        record = self._tracker.records.get((identity.cluster, identity.uid))
+        if record is None or record.backend is None or record.launched_at is None:
+            raise NotFound(f"pod {identity.namespace}/{identity.name} does not run here (yet)")
+        return record.identity, record.backend
 
     def _place(
         self, record: Record, backends: Sequence[Backend], *, judged: bool
@@ -241,6 +279,10 @@ class Provider:
                 for one in record.request.environment
                 if one.HasField("not_ready")
             }
+        record.ran_before = {
+            one.container: RanBefore(one.container_id, one.started, one.ready)
+            for one in recorded.running
+        }
         record.ended_before = {
             one.container: exit_from_wire(one.terminated) for one in recorded.ended
         }
@@ -256,6 +298,7 @@ class Provider:
             "start_time",
             "seen_before",
             "ended_before",
+            "ran_before",
             "not_ready",
         ):
             setattr(found, name, getattr(asked, name))
@@ -337,11 +380,6 @@ def _manifest(text: bytes, identity: Identity) -> Manifest:
             field = f"manifest.metadata.{name}"
             raise Invalid(violations=[Violation(field, f"differs from pod.{name}")])
     return manifest
-
-
-def _files(workload: Workload | None) -> list[Files]:
-    volumes = workload.volumes if workload is not None else ()
-    return [one for one in volumes if isinstance(one, Files)]
 
 
 def _quantities(amounts: Mapping[str, int]) -> dict[str, str]:

@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from bridge.errors import BridgeError
 from bridge.pods.lifecycle import Stop, plan
 from bridge.provider.backend import Backend
+from bridge.provider.driver import Driver, is_news, resend_at, sooner
 from bridge.provider.journal import Journal, new_epoch
 from bridge.provider.placement import no_room
 from bridge.provider.record import Record
-from bridge.provider.translate import translate
 from bridge.queue import KeyedQueue
-from bridge.rpc.v1 import pod_pb2
 from bridge.workload import Exit, Observed, Waiting
 
 Key = tuple[str, str]
@@ -32,8 +31,6 @@ MISSES_APART = 2.0
 """Seconds between two lists that both count: a cloud may be behind with what it has."""
 STARTING = 5.0
 """Seconds after which a start that a list does not show is taken for one that did not happen."""
-RESEND = 5.0
-"""Seconds past its due time after which a kill is ordered again."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +57,7 @@ class Tracker:
         self.read_only = read_only
         self._journals: dict[tuple[str, str], Journal] = {}
         self._waiting: dict[Key, None] = {}
+        self._driver = Driver(clock, self.queue.add, read_only=read_only)
         for one in backends:
             one.on_list = self._listed
             one.on_event = self._seen
@@ -83,6 +81,7 @@ class Tracker:
                     tasks.create_task(one.hints(), name=f"events {one.name}")
         finally:
             await self.queue.close()
+            await self._driver.close()
             for one in self.backends.values():
                 await one.close()
 
@@ -199,6 +198,7 @@ class Tracker:
         if record is None or record.gone:
             return None
         if record.ended:
+            self._driver.forget(record)
             self._settle(record)
             return await self._remove(record)
         try:
@@ -288,47 +288,17 @@ class Tracker:
 
     async def _drive(self, record: Record, backend: Backend) -> float | None:
         """A backend that starts each container by itself: the plan says which, and when."""
-        assert record.workload is not None
-        assert backend.containers is not None
-        now = self.clock()
         self._count(record, backend)
-        due = plan(record.workload, record.observed, now, record.stop)
-        if not self.read_only:
-            for container, grace in due.kill:
-                if _is_news(record, container, now, grace):
-                    await backend.containers.kill(record.identity, container, grace)
-                    record.kill_due[container] = now + grace
-            for container, restart in due.start:
-                if container in record.not_ready:
-                    continue
-                if not await self._start(record, backend, container, restart):
-                    break
-        if due.ended and record.starting:
-            # One may run by now: its end is told, not guessed.
-            self._look_again(backend)
-        elif due.ended:
-            record.ended = True
-        record.plan = due
+        wake = await self._driver.drive(record, backend)
+        if record.plan is not None and record.plan.ended:
+            if record.starting:
+                # One may run by now: its end is told, not guessed.
+                self._look_again(backend)
+            else:
+                record.ended = True
+                self._driver.forget(record)
         self._settle(record)
-        return _sooner(due.wake_at, _resend_at(record, [name for name, _ in due.kill]), now)
-
-    async def _start(self, record: Record, backend: Backend, container: str, restart: int) -> bool:
-        assert backend.containers is not None
-        assert record.workload is not None
-        record.kill_due.pop(container, None)
-        workload = record.workload
-        if record.request is not None and _needs_addresses(record.request):
-            seen = record.observed
-            if seen is None or not seen.pod_ips:
-                backend.refresh()
-                return False
-            late = _late_values(seen)
-            workload = translate(
-                record.request, record.manifest, start_time=record.start_time, late=late
-            )
-        record.starting[container] = (restart, asyncio.get_running_loop().time())
-        await backend.containers.start(workload, container, restart)
-        return True
+        return wake
 
     async def _follow(self, record: Record, backend: Backend) -> float | None:
         """A backend that runs whole pods, or a pod that nobody has asked for yet."""
@@ -352,16 +322,16 @@ class Tracker:
         ended = seen is not None and seen.ended
         if stop is not None and not ended and not self.read_only:
             grace = max(0.0, stop.at + stop.grace - now)
-            if _is_news(record, "", now, grace):
+            if is_news(record, "", now, grace):
                 await backend.stop(record.identity, grace)
                 record.kill_due[""] = now + grace
-            wake = _resend_at(record, [""])
+            wake = resend_at(record, [""])
         if ended and (record.workload is not None or record.deleting or backend.containers is None):
             record.ended = True
             if stop is not None and stop.reason:
                 record.refused = (stop.reason, stop.message)
         self._settle(record)
-        return _sooner(wake, None, now)
+        return sooner(wake, None, now)
 
     async def _remove(self, record: Record) -> float | None:
         """An ended pod that is to be deleted goes once its facts are safe."""
@@ -410,6 +380,7 @@ class Tracker:
             record.revision = journal.publish(facts)
 
     def _forget(self, record: Record) -> None:
+        self._driver.forget(record)
         self.records.pop(record.key, None)
         self._waiting.pop(record.key, None)
         self.queue.forget(record.key)
@@ -439,39 +410,3 @@ def _ended_by(seen: Observed | None, end: float) -> bool:
             isinstance(one.state, Exit) and one.state.finished_at <= end for one in seen.containers
         )
     )
-
-
-def _is_news(record: Record, container: str, now: float, grace: float) -> bool:
-    """Whether a kill must be ordered: the first, a nearer one, or one that was due long ago."""
-    due = record.kill_due.get(container)
-    return due is None or due > now + grace + 0.5 or now >= due + RESEND
-
-
-def _resend_at(record: Record, containers: Sequence[str]) -> float | None:
-    due = [record.kill_due[name] + RESEND for name in containers if name in record.kill_due]
-    return min(due, default=None)
-
-
-def _sooner(one: float | None, other: float | None, now: float) -> float | None:
-    """Seconds until the nearer of two times; None where there is neither."""
-    times = [time for time in (one, other) if time is not None]
-    return max(0.0, min(times) - now) if times else None
-
-
-def _needs_addresses(request: object) -> bool:
-    environment = getattr(request, "environment", ())
-    return any(
-        variable.WhichOneof("source") == "late"
-        for container in environment
-        for variable in container.variables
-    )
-
-
-def _late_values(seen: Observed) -> Mapping[int, str]:
-    hosts = seen.host_ips or seen.pod_ips
-    return {
-        pod_pb2.LATE_REFERENCE_POD_IP: seen.pod_ips[0],
-        pod_pb2.LATE_REFERENCE_POD_IPS: ",".join(seen.pod_ips),
-        pod_pb2.LATE_REFERENCE_HOST_IP: hosts[0],
-        pod_pb2.LATE_REFERENCE_HOST_IPS: ",".join(hosts),
-    }

@@ -16,14 +16,13 @@ from bridge.pods import Manifest
 from bridge.pods.defaults import default_pull_policy
 from bridge.pods.environment import expand, expand_text
 from bridge.provider.facts import identity_from_wire
+from bridge.provider.handlers import action, probe
+from bridge.provider.volumes import volumes
 from bridge.rpc.v1 import pod_pb2, provider_pb2
 from bridge.workload import (
     Container,
-    EmptyDir,
+    Dns,
     EnvVar,
-    File,
-    Files,
-    HostPath,
     Mount,
     Port,
     PullCredential,
@@ -32,7 +31,6 @@ from bridge.workload import (
     RestartRule,
     Role,
     Security,
-    Volume,
     Workload,
 )
 
@@ -166,7 +164,7 @@ def _workload(
     return Workload(
         identity=identity_from_wire(request.pod),
         containers=containers,
-        volumes=_volumes(spec, request.volumes, violations),
+        volumes=volumes(spec, request.volumes, violations),
         restart_policy=policy,
         generation=request.generation,
         labels=metadata.get("labels") or {},
@@ -177,10 +175,34 @@ def _workload(
             (alias["ip"], tuple(alias.get("hostnames") or ()))
             for alias in spec.get("hostAliases") or ()
         ),
+        dns=_dns(spec),
+        sysctls=tuple(
+            (one["name"], one["value"])
+            for one in (spec.get("securityContext") or {}).get("sysctls") or ()
+        ),
+        host_network=bool(spec.get("hostNetwork")),
+        host_pid=bool(spec.get("hostPID")),
+        host_ipc=bool(spec.get("hostIPC")),
+        share_processes=bool(spec.get("shareProcessNamespace")),
         grace=30.0 if grace is None else float(grace),
         start_time=start_time,
         deadline=None if deadline is None else float(deadline),
         pull_credentials=credentials,
+    )
+
+
+_NO_DNS = Dns()
+
+
+def _dns(spec: Manifest) -> Dns:
+    policy, own = spec.get("dnsPolicy") or "ClusterFirst", spec.get("dnsConfig") or {}
+    if not own and policy == _NO_DNS.policy:
+        return _NO_DNS
+    return Dns(
+        policy,
+        tuple(own.get("nameservers") or ()),
+        tuple(own.get("searches") or ()),
+        tuple((one["name"], one.get("value")) for one in own.get("options") or ()),
     )
 
 
@@ -259,7 +281,13 @@ class _Making:
             restart_rules=_rules(rules) if rules else (),
             security=_security(self._spec.get("securityContext"), given.get("securityContext")),
             ports=tuple(
-                Port(port["containerPort"], port.get("protocol") or "TCP", port.get("name") or "")
+                Port(
+                    port["containerPort"],
+                    port.get("protocol") or "TCP",
+                    port.get("name") or "",
+                    port.get("hostPort") or 0,
+                    port.get("hostIP") or "",
+                )
                 for port in given.get("ports") or ()
             ),
             image_pull_policy=given.get("imagePullPolicy")
@@ -270,6 +298,16 @@ class _Making:
             stdin=bool(given.get("stdin")),
             stdin_once=bool(given.get("stdinOnce")),
             tty=bool(given.get("tty")),
+            startup_probe=probe(given, "startupProbe"),
+            liveness_probe=probe(given, "livenessProbe"),
+            readiness_probe=probe(given, "readinessProbe"),
+            post_start=action(given, lifecycle.get("postStart")),
+            pre_stop=action(given, lifecycle.get("preStop")),
+            resize_restarts=frozenset(
+                one["resourceName"]
+                for one in given.get("resizePolicy") or ()
+                if one.get("restartPolicy") == "RestartContainer"
+            ),
         )
 
     def _mounts(
@@ -292,7 +330,8 @@ class _Making:
                 words = "found an absolute path or one with ..; allowed: a path below the volume"
                 self._violations.append(Violation(where, words))
             read_only = bool(mount.get("readOnly"))
-            out.append(Mount(mount["name"], mount["mountPath"], sub, read_only))
+            propagation = mount.get("mountPropagation") or ""
+            out.append(Mount(mount["name"], mount["mountPath"], sub, read_only, propagation))
         return tuple(out)
 
     def _expression(
@@ -374,61 +413,15 @@ def _security(pod: Manifest | None, own: Manifest | None) -> Security:
         no_new_privileges=own.get("allowPrivilegeEscalation") is False,
         add_capabilities=tuple(capabilities.get("add") or ()),
         drop_capabilities=tuple(capabilities.get("drop") or ()),
+        privileged=bool(own.get("privileged")),
+        seccomp=_seccomp(merged("seccompProfile")),
+        unmasked_proc=own.get("procMount") == "Unmasked",
     )
 
 
-_FILLED = ("configMap", "secret", "downwardAPI", "projected")
-
-
-def _volumes(
-    spec: Manifest,
-    contents: Iterable[pod_pb2.VolumeContent],
-    violations: list[Violation],
-) -> tuple[Volume, ...]:
-    """The volumes that the model knows, in order. Others have no counterpart: the backends' tables
-    refuse them by name."""
-    given = spec.get("volumes")
-    if not given:
-        return ()
-    content = {one.volume: one for one in contents}
-    out: list[Volume] = []
-    for index, volume in enumerate(given):
-        name, where = volume["name"], f"spec.volumes[{index}]"
-        if name in content:
-            out.append(_files(content[name], where, violations))
-        elif any(kind in volume for kind in _FILLED):
-            words = f'the request carries no content for volume "{name}"'
-            violations.append(Violation(where, words))
-        elif host := volume.get("hostPath"):
-            out.append(HostPath(name, host["path"], host.get("type") or ""))
-        elif "emptyDir" in volume or len(volume) == 1:
-            out.append(_empty_dir(name, volume.get("emptyDir") or {}, where, violations))
-    return tuple(out)
-
-
-def _empty_dir(name: str, given: Manifest, where: str, violations: list[Violation]) -> EmptyDir:
-    limit = given.get("sizeLimit")
-    size = None
-    if limit is not None:
-        try:
-            # A limit of 0 is the API's word for none.
-            size = quantity.as_int(limit) or None
-        except ValueError as error:
-            violations.append(Violation(f"{where}.emptyDir.sizeLimit", f"bad quantity: {error}"))
-    return EmptyDir(name, memory=given.get("medium") == "Memory", size_limit=size)
-
-
-def _files(content: pod_pb2.VolumeContent, where: str, violations: list[Violation]) -> Files:
-    files = []
-    for file in content.files:
-        parts = file.path.split("/")
-        if not file.path or "\0" in file.path or any(part in ("", ".", "..") for part in parts):
-            words = f"found {file.path!r} as a file's path; allowed: a path below the volume"
-            violations.append(Violation(where, words))
-            continue
-        mode = file.mode if file.HasField("mode") else 0o644
-        files.append(File(file.path, file.content, mode, file.secret))
-    return Files(content.volume, tuple(files), content.revision)
+def _seccomp(profile: Manifest | None) -> str:
+    kind: str = (profile or {}).get("type") or ""
+    return (profile or {}).get("localhostProfile") or "" if kind == "Localhost" else kind
 
 
 def pod_request(workload: Workload) -> Resources:

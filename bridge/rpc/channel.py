@@ -34,6 +34,8 @@ _COMMON = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # A frame of a byte stream, 32 KiB, in one HTTP/2 frame rather than in three.
+    ("grpc.http2.max_frame_size", 64 * 1024),
 ]
 CLIENT_OPTIONS = [
     *_COMMON,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ from bridge.rpc import channel
 from bridge.rpc.status import from_rpc_error
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.rpc.v1 import provider_pb2_grpc
+from bridge.rpc.v1 import stream_pb2 as streams
 
 
 class RemoteProvider:
@@ -62,6 +65,29 @@ class RemoteProvider:
         """`GetContainerLogs`."""
         return self._stream(self._bytes_stub.GetContainerLogs, request)
 
+    async def get_stats(self, request: pb.GetStatsRequest) -> pb.GetStatsResponse:
+        """`GetStats`."""
+        response: pb.GetStatsResponse = await self._unary(self._stub.GetStats, request)
+        return response
+
+    def exec(
+        self, requests: AsyncIterator[streams.ExecRequest]
+    ) -> AsyncGenerator[streams.ExecResponse, None]:
+        """`Exec`."""
+        return self._both_ways(self._bytes_stub.Exec, requests)
+
+    def attach(
+        self, requests: AsyncIterator[streams.AttachRequest]
+    ) -> AsyncGenerator[streams.AttachResponse, None]:
+        """`Attach`."""
+        return self._both_ways(self._bytes_stub.Attach, requests)
+
+    def port_forward(
+        self, requests: AsyncIterator[streams.PortForwardRequest]
+    ) -> AsyncGenerator[streams.PortForwardResponse, None]:
+        """`PortForward`."""
+        return self._both_ways(self._bytes_stub.PortForward, requests)
+
     async def close(self) -> None:
         """Ends both connections."""
         await self._channel.close()
@@ -99,6 +125,41 @@ class RemoteProvider:
                 yield message
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
+
+    async def _both_ways(
+        self, call: Any, requests: AsyncIterator[Any]
+    ) -> AsyncGenerator[Any, None]:
+        under_way = call(metadata=channel.CONTRACT_METADATA)
+        sending = asyncio.create_task(_send(under_way, requests), name="requests")
+        try:
+            _agree(await under_way.initial_metadata())
+            async for message in under_way:
+                yield message
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        except asyncio.CancelledError:
+            if sending.done() and not sending.cancelled():
+                # Not ours: the call was given up since its requests failed.
+                sending.result()
+            raise
+        finally:
+            under_way.cancel()
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _send(under_way: Any, requests: AsyncIterator[Any]) -> None:
+    # A call that has ended meanwhile takes no more; its end is told where its answers are read.
+    with suppress(grpc.RpcError, asyncio.InvalidStateError):
+        try:
+            async for request in requests:
+                await under_way.write(request)
+        except (grpc.RpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+            raise
+        except BaseException:
+            under_way.cancel()
+            raise
+        await under_way.done_writing()
 
 
 def _agree(metadata: Any) -> None:

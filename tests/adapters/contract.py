@@ -157,6 +157,17 @@ class Bench(ABC):
     def brief(self, code: int = 0) -> Workload:
         """A pod that ends by itself, soon, with that code."""
 
+    def port(self) -> int:
+        """A TCP port on which nothing of a new pod listens."""
+        return 7007
+
+    def echo(self, port: int) -> Container:
+        """A container that answers on that port with what it is told, till its other half closes.
+
+        As a busybox image can do it.
+        """
+        return container("sh", "-c", f"while :; do nc -l -p {port} -e cat; done")
+
     def settle(self) -> None:
         """Lets what is brief come to its end, where time is not the real one."""
         return

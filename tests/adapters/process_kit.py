@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import resource
+import socket
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,21 @@ from shutil import rmtree
 from contract import Bench, container, workload
 
 from adapters.process import Adapter, Options
-from bridge.workload import Identity, Workload
+from bridge.workload import Container, Identity, Workload
+
+_ECHO = """
+import socket, sys, threading
+
+def answer(peer):
+    while data := peer.recv(65536):
+        peer.sendall(data)
+    peer.close()
+
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+"""
+"""Not every host has a nc that can do this."""
 
 
 class ProcessBench(Bench):
@@ -40,6 +56,15 @@ class ProcessBench(Bench):
 
     def brief(self, code: int = 0) -> Workload:
         return workload(container("sh", "-c", f"exit {code}"))
+
+    def port(self) -> int:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            number: int = one.getsockname()[1]
+        return number
+
+    def echo(self, port: int) -> Container:
+        return container(sys.executable, "-c", _ECHO, str(port))
 
     def folder(self, who: Identity) -> Path:
         """Where that pod is."""

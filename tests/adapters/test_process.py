@@ -147,6 +147,22 @@ async def test_a_directory_without_a_mark_is_started(bench: ProcessBench) -> Non
     assert (await exit_of(adapter, pod.identity)).code == 0
 
 
+async def test_a_run_that_was_seen_before_its_mark_is_seen(bench: ProcessBench) -> None:
+    adapter = await bench.adapter()
+    pod = sh("exit 3")
+    await bench.launch(adapter, pod)
+    await exit_of(adapter, pod.identity)
+    (bench.folder(pod.identity) / "containers" / "main.1").mkdir()
+    observed = await find(adapter, pod.identity)
+    assert observed is not None
+    assert observed.containers[0].restart == 0
+    await adapter.start(pod, "main", 1)
+    async with asyncio.timeout(20):
+        while observed is None or observed.containers[0].restart == 0:
+            await asyncio.sleep(0.01)
+            observed = await find(adapter, pod.identity)
+
+
 async def test_strange_directories_are_skipped(bench: ProcessBench) -> None:
     adapter = await bench.adapter()
     pod = bench.endless()

@@ -14,13 +14,14 @@ from adapters.process.capabilities import TABLE
 from adapters.process.check import check, numbers
 from adapters.process.zygote import Isolation
 from bridge.adapter import Level
-from bridge.provider.capabilities import merged, unclassified
+from bridge.provider.capabilities import lookup, merged, unclassified
 from bridge.workload import EmptyDir, EnvVar, Mount, Role, Security, Workload
 
 ROOT = Isolation("mount", "", 0, 0, frozenset({0}))
 USER = Isolation("user", "", 1000, 1000, frozenset({1000, 27}))
 BARE = Isolation("", "not permitted", 1000, 1000, frozenset({1000}))
 PATH = "/usr/bin:/bin"
+LISTS = ("containers", "initContainers", "ephemeralContainers")
 
 
 def wrong(pod: Workload, isolation: Isolation = ROOT) -> dict[str, str]:
@@ -38,6 +39,31 @@ def test_the_table_has_no_covers_and_gives_reasons() -> None:
     assert "spec.containers[].securityContext" not in TABLE
     for path, support in TABLE.items():
         assert bool(support.words) == (support.level is not Level.SUPPORTED), path
+
+
+@pytest.mark.parametrize("probe", ["livenessProbe", "lifecycle.preStop", "startupProbe"])
+def test_the_provider_probes_the_pod_itself(probe: str) -> None:
+    table = merged(Adapter)
+    for action in ("exec", "httpGet.path", "tcpSocket.port"):
+        found = lookup(table, f"spec.containers[].{probe}.{action}")
+        assert found is not None
+        assert found.level is Level.SUPPORTED
+    for action in ("httpGet", "tcpSocket"):
+        found = lookup(table, f"spec.initContainers[].{probe}.{action}.host")
+        assert found is not None
+        assert found.level is Level.UNSUPPORTED
+
+
+def test_containers_can_be_added_and_talked_to() -> None:
+    table = merged(Adapter)
+    paths = [f"spec.{one}[].{field}" for one in LISTS for field in ("stdin", "stdinOnce", "tty")]
+    for path in (*paths, "spec.ephemeralContainers[].command"):
+        found = lookup(table, path)
+        assert found is not None
+        assert found.level is Level.SUPPORTED, path
+    found = lookup(table, "spec.ephemeralContainers[].targetContainerName")
+    assert found is not None
+    assert found.level is Level.APPROXIMATED
 
 
 @pytest.mark.parametrize("isolation", [ROOT, USER, BARE])

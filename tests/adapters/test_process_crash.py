@@ -162,12 +162,23 @@ if not os.access(sys.executable, os.X_OK):
     # This Python is in somebody's home; what runs apart from the provider runs on any.
     sys.executable = "/usr/bin/python3"
 
+LOOK = ("sh", "-c", "id -u; cat /var/no-such/a; uname -n; test -t 0 && echo terminal")
+
+async def said(channel):
+    found = b""
+    while (data := (await channel.read())[1]):
+        found += data
+    await channel.wait()
+    await channel.close()
+    return found.decode()
+
 async def main(root):
     adapter = Adapter("process", Options(root=Path(root)))
     await adapter.open()
-    script = "id -u; cat /conf/a /var/no-such/a; echo said > /dev/termination-log; uname -n; exit 3"
+    script = "id -u; cat /conf/a /var/no-such/a; echo said > /dev/termination-log; uname -n"
+    script += "; read x; exit 3"
     mounts = (Mount("v", "/conf"), Mount("v", "/var/no-such"), Mount("e", "/etc/x/y"))
-    one = Container("main", Role.MAIN, "x", ("sh", "-c", script), mounts=mounts)
+    one = Container("main", Role.MAIN, "x", ("sh", "-c", script), mounts=mounts, stdin=True)
     who = Identity("cluster", "node", "default", "pod", "uid")
     volumes = (Files("v", (File("a", b"A\\n", 0o400),)), EmptyDir("e"))
     pod = Workload(who, (one,), volumes, hostname="named")
@@ -177,11 +188,16 @@ async def main(root):
     right = [str(one) for one in adapter.check(pod)]
     await adapter.run(pod)
     await adapter.start(pod, "main", 0)
+    inside = [await said(await adapter.exec(who, "main", LOOK, stdin=False, tty=False))]
+    inside.append(await said(await adapter.exec(who, "main", LOOK, stdin=False, tty=True)))
+    channel = await adapter.attach(who, "main", stdin=True)
+    await channel.write(b"\\n")
+    await said(channel)
     pieces = [one async for one in adapter.logs(who, "main", LogOptions(follow=True))]
     end = (await adapter.list())[0].containers[0].state
     await adapter.delete(who)
     await adapter.close()
-    print(json.dumps([b"".join(pieces).decode(), end.code, end.message, wrong, right]))
+    print(json.dumps([b"".join(pieces).decode(), end.code, end.message, wrong, right, inside]))
 
 asyncio.run(main(sys.argv[1]))
 """
@@ -199,7 +215,8 @@ async def test_as_an_ordinary_user(home: Path) -> None:
     )
     out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    text, code, message, wrong, right = json.loads(out)
+    text, code, message, wrong, right, inside = json.loads(out)
+    assert inside == ["65534\nA\nnamed\n", "65534\r\nA\r\nnamed\r\nterminal\r\n"]
     assert (code, message, text) == (3, "said\n", "65534\nA\nA\nnamed\n")
     assert right == []
     prefix = "spec.containers[0].securityContext."

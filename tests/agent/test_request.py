@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.agent.request import Builder
+from bridge.agent.request import Builder, recorded
 from bridge.pods import Manifest
 from bridge.rpc.v1 import pod_pb2
 
@@ -51,3 +51,29 @@ async def pulls(config: Any) -> list[tuple[str, str, str]]:
 async def test_pull_secrets_of_any_content(login: Any, found: list[tuple[str, str, str]]) -> None:
     assert await pulls({"auths": {"reg": login}}) == found
     assert await pulls({"auths": [login]}) == []
+
+
+def test_running_containers_are_recorded_as_they_stand() -> None:
+    running = {"running": {"startedAt": "2027-01-15T08:00:00Z"}}
+    statuses = [
+        {"name": "a", "containerID": "x://a", "state": running, "started": True, "ready": True},
+        {"name": "b", "containerID": "x://b", "state": running, "started": False, "ready": False},
+        {"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}, "ready": False},
+    ]
+    pod = {"metadata": {}, "status": {"containerStatuses": statuses}}
+    assert list(recorded(pod, 0.0).running) == [
+        pod_pb2.RunningContainer(container="a", container_id="x://a", started=True, ready=True),
+        pod_pb2.RunningContainer(container="b", container_id="x://b"),
+    ]
+
+
+async def test_an_added_container_has_an_environment() -> None:
+    debug = {"name": "debug", "env": [{"name": "A", "value": "1"}]}
+    pod: Manifest = {
+        "metadata": {"name": "p", "uid": "u"},
+        "spec": {"containers": [{"name": "c"}], "ephemeralContainers": [debug]},
+    }
+    cluster: Any = Secrets({})
+    request = await Builder(cluster).update(pod, pod_pb2.PodIdentity(uid="u"))
+    names = {one.container: [each.name for each in one.variables] for one in request.environment}
+    assert names == {"c": [], "debug": ["A"]}

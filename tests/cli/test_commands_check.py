@@ -65,7 +65,7 @@ def test_every_backend_is_asked_and_one_real_one_is_enough(home: Path) -> None:
     code, out, _ = invoke("check", "-f", write(home, "good.yaml", GOOD))
 
     assert code == 0
-    rows = {tuple(one.split(maxsplit=2)) for one in out.splitlines()[:3]}
+    rows = {tuple(one.split(maxsplit=2)) for one in out.splitlines()[:4]}
     assert ("null", "pod/good", "runs (simulated)") in rows
     assert ("process", "pod/good", "runs, approximated") in rows
     assert "spec.containers[0].image: ignored: the host's own programs run" in out

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from e2e_kit import Place
+from support import engine
 
 
 @pytest.fixture
@@ -13,3 +14,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(params=["process", "engine"])
+def anywhere(request: pytest.FixtureRequest, place: Place) -> Place:
+    """Such a place on each backend of this machine."""
+    if request.param == "engine":
+        if problem := engine.problem():
+            pytest.skip(problem)
+        place.use_engine()
+    return place

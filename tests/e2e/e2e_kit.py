@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from support import engine
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
@@ -95,6 +98,8 @@ class Place:
 
     path: Path
     going: list[Going] = field(default_factory=list)
+    on: str = "process"
+    """The backend of its runs."""
 
     @property
     def runs(self) -> Path:
@@ -111,6 +116,24 @@ class Place:
             "XDG_STATE_HOME": str(self.path / "state"),
             "XDG_CONFIG_HOME": str(self.path / "config"),
         }
+
+    def use_engine(self) -> None:
+        """From now on its runs go to containers, apart from whatever else the engine has."""
+        self.on = "engine"
+        self.write(
+            "config/podbridge/config.yaml",
+            "apiVersion: podbridge.io/v1\n"
+            "backends:\n"
+            "  - name: engine\n"
+            "    type: engine\n"
+            f"    host: {engine.address()}\n"
+            f"    owner: {self.owner}\n",
+        )
+
+    @property
+    def owner(self) -> str:
+        """What its containers and volumes are labelled with."""
+        return f"test-{self.path.parent.parent.name}-{self.path.name}".replace("_", "-")[-60:]
 
     def write(self, name: str, *content: Manifest | str) -> str:
         """A file: text, or manifests as a stream of JSON documents."""
@@ -145,8 +168,8 @@ class Place:
         return done
 
     def run(self, *words: str, **more: Any) -> Done:
-        """`podbridge run --on process`, to its end."""
-        return self.podbridge("run", "--on", "process", *words, **more)
+        """`podbridge run` on its backend, to its end."""
+        return self.podbridge("run", "--on", self.on, *words, **more)
 
     def start(self, *words: str, **more: Any) -> Going:
         """A command that goes on."""
@@ -206,6 +229,15 @@ class Place:
             f"{pid}: {what}" for pid in pids if pid not in mine and (what := _uses(pid, marker))
         ]
 
+    def containers(self) -> list[str]:
+        """The containers and volumes at the engine that have to do with this place."""
+        if self.on != "engine":
+            return []
+        label = quote(json.dumps({"label": [f"podbridge.io/owner={self.owner}"]}))
+        found = engine.call("GET", f"/containers/json?all=1&filters={label}")
+        volumes = engine.call("GET", f"/volumes?filters={label}")["Volumes"] or []
+        return [one["Id"] for one in found] + [one["Name"] for one in volumes]
+
     def close(self) -> None:
         """Ends what a test has left, and fails where there was anything."""
         left = [" ".join(map(str, one.process.args)) for one in self.going if _ends(one.process)]
@@ -221,6 +253,11 @@ class Place:
         # A finished run's directory holds the socket at which its keeper listened.
         sockets = [one for one in sockets if not one.endswith("/control")]
         found = {"commands": left, "processes": processes, "sockets": sockets, "mounts": mounts}
+        found["containers"] = containers = self.containers()
+        for one in reversed(containers):
+            # The pause container cannot go before those that share its namespaces.
+            with contextlib.suppress(LookupError):
+                engine.call("DELETE", f"/containers/{one}?force=1&v=1")
         assert not any(found.values()), found
 
     def _is_here(self, path: str) -> bool:

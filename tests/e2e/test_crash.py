@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from e2e_kit import Going, Manifest, Place, exit_codes, job, until
+from e2e_kit import Going, Manifest, Place, container, exit_codes, job, until
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +26,12 @@ def counting(place: Place, pods: int = PODS, gate: int | None = None) -> str:
         f"i=$JOB_COMPLETION_INDEX; echo $i >> {place.path}/ran; {wait}"
         f"sleep 0.$((i * 7 % 4)); echo said $i; echo $i >> {place.path}/done; exit $((i % 5))"
     )
+    # The files are the place's own, wherever the pods run.
+    mounts = {"volumeMounts": [{"name": "place", "mountPath": str(place.path)}]}
     one = job(
         "count",
-        script,
+        container(script, **mounts),
+        {"volumes": [{"name": "place", "hostPath": {"path": str(place.path)}}]},
         completionMode="Indexed",
         completions=pods,
         parallelism=8 if gate is None else pods,
@@ -64,6 +67,7 @@ def removed(place: Place, serving: Going | None = None) -> None:
         assert serving.end().code == 0
     assert place.run_names() == []
     assert place.processes() == []
+    assert place.containers() == []
     pods = place.path / "state" / "podbridge" / "process"
     assert [one.name for one in pods.glob("*/*")] == []
 
@@ -76,7 +80,7 @@ def ran(place: Place, count: int) -> Callable[[], bool]:
 def provider(place: Place) -> Going:
     """A provider that listens."""
     address = f"unix://{place.path}/p.sock"
-    made = place.start("provider", "--on", "process", "--listen", address)
+    made = place.start("provider", "--on", place.on, "--listen", address)
     made.says("listening on")
     return made
 
@@ -87,7 +91,8 @@ def run_over(place: Place, file: str) -> Going:
     return place.start("run", "--provider", address, "-f", file, "--name", "it")
 
 
-def test_provider_killed_twice(place: Place) -> None:
+def test_provider_killed_twice(anywhere: Place) -> None:
+    place = anywhere
     file = counting(place)
     serving = provider(place)
     going = run_over(place, file)
@@ -102,8 +107,9 @@ def test_provider_killed_twice(place: Place) -> None:
     removed(place, serving)
 
 
-def test_run_killed(place: Place) -> None:
-    going = place.start("run", "--on", "process", "-f", counting(place), "--name", "it")
+def test_run_killed(anywhere: Place) -> None:
+    place = anywhere
+    going = place.start("run", "--on", place.on, "-f", counting(place), "--name", "it")
     until(ran(place, 15), "15 pods have begun", going.process.poll)
     going.kill()
     assert place.status("it") == "Unattended"

@@ -1,4 +1,4 @@
-"""Every example runs to the end that its readers are told of, on plain processes."""
+"""Every example runs to the end that its readers are told of, as processes and in containers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_no_example_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_example(place: Place, name: str) -> None:
+def test_example(anywhere: Place, name: str) -> None:
+    place = anywhere
     code, lines = EXPECTED[name]
     done = place.run("-f", str(EXAMPLES / name), code=code)
     # Each line is behind the name of its pod: the words are what is looked for.

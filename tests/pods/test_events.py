@@ -125,3 +125,33 @@ def test_a_deleted_pod_is_killed() -> None:
     assert events(manifest, facts(running(100)), facts(exited(100), stage=ENDED)) == [
         ("Normal", "Killing", "Stopping container c", "spec.containers{c}")
     ]
+
+
+def notice(at: int, message: str, container: str = "c", nanos: int = 0) -> pod_pb2.Notice:
+    return pod_pb2.Notice(
+        time=Timestamp(seconds=at, nanos=nanos),
+        warning=True,
+        reason="Unhealthy",
+        message=message,
+        container=container,
+    )
+
+
+def test_each_notice_is_told_once() -> None:
+    first = facts(running(9), notices=[notice(10, "a")])
+    second = facts(running(9), notices=[notice(10, "a"), notice(10, "b", nanos=5)])
+    fresh = pod(status={"phase": "Pending"})
+    assert ("Warning", "Unhealthy", "a", "spec.containers{c}") in events(fresh, None, first)
+    assert events(pod(), first, second) == [("Warning", "Unhealthy", "b", "spec.containers{c}")]
+    assert events(pod(), second, second) == []
+    # The provider began anew: its first notice is later than all that was told.
+    assert events(pod(), second, facts(running(9), notices=[notice(11, "c", "")])) == [
+        ("Warning", "Unhealthy", "c", "")
+    ]
+
+
+def test_a_restarted_agent_tells_no_notice_that_may_have_been_told() -> None:
+    told = facts(running(9), notices=[notice(10, "a")])
+    known = pod()
+    known["status"] = status(known, told, 20.0)
+    assert events(known, None, told) == []

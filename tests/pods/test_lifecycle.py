@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from bridge.pods.lifecycle import Plan, Stop, backoff, plan, should_restart
+from bridge.pods.backoff import backoff, backoff_of_killed
+from bridge.pods.lifecycle import Kill, Plan, Stop, kill_for, plan, should_restart
 from bridge.workload import (
     Container,
     ContainerState,
@@ -282,3 +283,78 @@ def test_the_same_input_gives_the_same_plan() -> None:
     pod = workload(SIDE, INIT, MAIN, policy=ALWAYS)
     observed = seen({"m": 2}, s=RUN, i=ended(), m=ended(1))
     assert plan(pod, observed, NOW) == plan(pod, observed, NOW)
+
+
+def ran(name: str, state: State, image: str, restart: int = 0) -> Observed:
+    return Observed(IDENTITY, (ContainerState(name, state, restart, image=image),))
+
+
+@pytest.mark.parametrize("policy", [NEVER, ALWAYS])
+def test_a_changed_image_ends_the_run_and_starts_another(policy: RestartPolicy) -> None:
+    pod = workload(MAIN, policy=policy, grace=20)
+    due = plan(pod, ran("m", RUN, "old"), NOW)
+    kill = Kill("Container m definition changed, will be restarted", again=True)
+    assert due.kill == (("m", 20.0),)
+    assert due.kills == {"m": kill}
+    assert due.ending == {"m": NOW + 20}
+    over = ran("m", ended(143, at=NOW), "old")
+    assert plan(pod, over, NOW, kills={"m": kill}).start == (("m", 1),)
+    assert plan(pod, ran("m", RUN, "i", 1), NOW).kill == ()
+
+
+def test_no_image_is_no_change_and_what_has_ended_by_itself_is_left() -> None:
+    pod = workload(MAIN)
+    assert plan(pod, ran("m", RUN, ""), NOW).kills == {}
+    assert plan(pod, ran("m", ended(), "old"), NOW).ended
+    init = workload(INIT, MAIN)
+    assert plan(init, ran("i", RUN, "old"), NOW).kills == {}
+    side = workload(SIDE, MAIN)
+    assert plan(side, ran("s", RUN, "old"), NOW).kills["s"].message == (
+        "Init container s definition changed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (NEVER, "Container m failed liveness probe"),
+        (ALWAYS, "Container m failed liveness probe, will be restarted"),
+        (ON_FAILURE, "Container m failed liveness probe, will be restarted"),
+    ],
+)
+def test_a_kill_for_a_probe(policy: RestartPolicy, message: str) -> None:
+    pod = workload(MAIN, ("m2", Role.MAIN), policy=policy)
+    kill = kill_for(pod.container("m"), "failed liveness probe", 1.0)
+    assert kill.message == message
+    due = plan(pod, seen(m=RUN, m2=RUN), NOW, kills={"m": kill})
+    assert due.kill == (("m", 2.0),)
+    assert due.ending == {"m": NOW + 1}
+    assert due.start == ()
+    # A container that stops well when it is told to is not done for that.
+    after = plan(pod, seen(m=ended(0, at=NOW), m2=RUN), NOW, kills={"m": kill})
+    assert after.start == (() if policy is NEVER else (("m", 1),))
+
+
+def test_an_order_for_the_whole_pod_comes_before_a_kill() -> None:
+    pod = workload(MAIN)
+    kill = kill_for(pod.container("m"), "failed liveness probe", 300.0)
+    due = plan(pod, seen(m=RUN), NOW, Stop(NOW, 5), {"m": kill})
+    assert due.kill == (("m", 5.0),)
+    assert due.ending == {"m": NOW + 5}
+    assert due.kills == {}
+
+
+def test_a_sidecar_is_ending_though_its_kill_waits() -> None:
+    pod = workload(SIDE, MAIN)
+    due = plan(pod, seen(s=RUN, m=RUN), NOW, Stop(NOW, 9))
+    assert due.ending == {"s": NOW + 9, "m": NOW + 9}
+    assert [name for name, _ in due.kill] == ["m"]
+
+
+def test_who_was_killed_backs_off_from_the_end_before() -> None:
+    first = ended(143, at=NOW - 100)
+    assert backoff_of_killed(0, first, None) == 0
+    assert backoff_of_killed(1, ended(143, at=NOW), first) == 0
+    assert backoff_of_killed(3, ended(143, at=NOW), first) == 0
+    assert backoff_of_killed(3, ended(143, at=NOW - 90), first) == 20
+    assert backoff(3, ended(143, at=NOW), None) == 40

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
+from support.paper import Cloud, PaperAdapter
+from support.paper_able import Able, AbleAdapter
 
 from bridge.adapter import YES, Adapter, Rate, Support, approximately, no
 from bridge.errors import Invalid, Violation
@@ -222,3 +224,24 @@ def test_every_adapter_classifies_every_field(type_: str) -> None:
     assert unknown == [], "entries of no field"
     for path, support in adapter.capabilities.items():
         assert support == YES or support.words, f"{path} says not why"
+
+
+def test_probes_and_hooks_need_what_they_run_over() -> None:
+    handlers = {
+        "livenessProbe": {"exec": {"command": ["x"]}},
+        "readinessProbe": {"httpGet": {"port": 80}},
+        "lifecycle": {
+            "preStop": {"sleep": {"seconds": 1}},
+            "postStart": {"tcpSocket": {"port": 1}},
+        },
+    }
+    manifest = {"spec": {"containers": [{"name": "c", "image": "i", **handlers}]}}
+    workload = Workload(Identity("c", "n", "d", "p", "u"), ())
+    cloud = Cloud(lambda: 0.0)
+    found = judge(PaperAdapter(cloud), manifest, workload).violations
+    assert [one.field for one in found] == [
+        "spec.containers[0].livenessProbe.exec",
+        "spec.containers[0].readinessProbe.httpGet",
+        "spec.containers[0].lifecycle.postStart.tcpSocket",
+    ]
+    assert judge(AbleAdapter(cloud, Able(cloud.clock)), manifest, workload).possible

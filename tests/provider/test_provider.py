@@ -408,11 +408,11 @@ def test_updates_apply_by_generation_or_are_refused_by_field() -> None:
                 sent = pb.UpdatePodRequest(pod=request.pod, manifest=text, generation=generation)
                 return (await provider.update_pod(sent)).generation
 
-            image = a_pod(containers=[{"name": "c", "image": "new", "command": ["true"]}])
-            assert await update(image, 1) == 2
+            words = a_pod(containers=[{"name": "c", "image": "i", "command": ["false"]}])
+            assert await update(words, 1) == 2
             with pytest.raises(Unsupported) as refused:
-                await update(image, 3)
-            assert refused.value.violations[0].field == "spec.containers[0].image"
+                await update(words, 3)
+            assert refused.value.violations[0].field == "spec.containers[0].command[0]"
             assert await update(a_pod(activeDeadlineSeconds=60), 3) == 3
             unknown = asked(a_pod("other")).pod
             with pytest.raises(NotFound):

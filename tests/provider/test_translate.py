@@ -11,19 +11,26 @@ from bridge.provider.translate import late_fields, pod_request, translate
 from bridge.rpc.v1 import pod_pb2, provider_pb2
 from bridge.workload import (
     Container,
+    Dns,
     EmptyDir,
     EnvVar,
+    ExecAction,
     File,
     Files,
+    GrpcAction,
+    HttpAction,
     Identity,
     Mount,
     Port,
+    Probe,
     PullCredential,
     Resources,
     RestartPolicy,
     RestartRule,
     Role,
     Security,
+    SleepAction,
+    TcpAction,
     Workload,
 )
 
@@ -358,4 +365,128 @@ def test_limits_stand_in_for_requests() -> None:
     assert main.resources == Resources(
         requests={"cpu": 250, "memory": MI, "example.com/gpu": 2},
         limits={"cpu": 1000, "memory": MI, "example.com/gpu": 2},
+    )
+
+
+def test_probes_and_their_defaults() -> None:
+    ports = [{"name": "web", "containerPort": 8080}]
+    env = [
+        {"name": "PLAIN", "value": "x$(PLAIN)"},
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+    ]
+    words = ["check", "$(PLAIN)", "[$(KEY)]", "$(NONE)", "$$(PLAIN)"]
+    main = made(
+        pod(
+            ports=ports,
+            env=env,
+            startupProbe={"exec": {"command": words}},
+            livenessProbe={"grpc": {"port": 9000, "service": "s"}, "failureThreshold": 1},
+            readinessProbe={
+                "httpGet": {
+                    "port": "web",
+                    "path": "/ready?deep=1",
+                    "scheme": "HTTPS",
+                    "httpHeaders": [{"name": "Host", "value": "h"}, {"name": "X"}],
+                },
+                "initialDelaySeconds": 5,
+                "periodSeconds": 20,
+                "timeoutSeconds": 2,
+                "successThreshold": 4,
+                "terminationGracePeriodSeconds": 0,
+            },
+        )
+    ).containers[0]
+    # Only plain values are expanded, as they are written; a Secret's is nowhere.
+    command = ("check", "x$(PLAIN)", "[]", "$(NONE)", "$(PLAIN)")
+    assert main.startup_probe == Probe(ExecAction(command))
+    assert main.liveness_probe == Probe(GrpcAction(9000, "s"), failure_threshold=1)
+    headers = (("Host", "h"), ("X", ""))
+    assert main.readiness_probe == Probe(
+        HttpAction(8080, "/ready?deep=1", "HTTPS", headers),
+        initial_delay=5,
+        period=20,
+        timeout=2,
+        success_threshold=4,
+        grace=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("port", "number"),
+    [(80, 80), ("web", 8080), ("other", 0), ("443", 443), ("70000", 0), (0, 0), (None, 0)],
+)
+def test_ports_of_probes(port: Any, number: int) -> None:
+    manifest = pod(
+        ports=[{"name": "web", "containerPort": 8080}], livenessProbe={"tcpSocket": {"port": port}}
+    )
+    assert made(manifest).containers[0].liveness_probe == Probe(TcpAction(number))
+
+
+def test_hooks_resize_policy_and_propagation() -> None:
+    main = made(
+        pod(
+            {"volumes": [{"name": "v", "emptyDir": {}}]},
+            env=[{"name": "A", "value": "a"}],
+            lifecycle={
+                "postStart": {"exec": {"command": ["say", "$(A)"]}},
+                "preStop": {"sleep": {"seconds": 3}},
+                "stopSignal": "SIGUSR1",
+            },
+            resizePolicy=[
+                {"resourceName": "cpu", "restartPolicy": "NotRequired"},
+                {"resourceName": "memory", "restartPolicy": "RestartContainer"},
+            ],
+            volumeMounts=[{"name": "v", "mountPath": "/v", "mountPropagation": "HostToContainer"}],
+        )
+    ).containers[0]
+    # The kubelet expands no hook's command.
+    assert main.post_start == ExecAction(("say", "$(A)"))
+    assert main.pre_stop == SleepAction(3)
+    assert main.stop_signal == "SIGUSR1"
+    assert main.resize_restarts == {"memory"}
+    assert main.mounts == (Mount("v", "/v", propagation="HostToContainer"),)
+    assert "say" not in repr(main)
+
+
+def test_the_pods_own_namespaces_names_and_kernel_settings() -> None:
+    workload = made(
+        pod(
+            {
+                "hostNetwork": True,
+                "hostPID": True,
+                "hostIPC": True,
+                "shareProcessNamespace": True,
+                "dnsPolicy": "None",
+                "dnsConfig": {
+                    "nameservers": ["10.0.0.2"],
+                    "searches": ["a.b"],
+                    "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+                },
+                "securityContext": {"sysctls": [{"name": "net.x", "value": "1"}]},
+            }
+        )
+    )
+    assert workload.dns == Dns("None", ("10.0.0.2",), ("a.b",), (("ndots", "2"), ("edns0", None)))
+    assert workload.sysctls == (("net.x", "1"),)
+    assert workload.host_network
+    assert workload.host_pid
+    assert workload.host_ipc
+    assert workload.share_processes
+    assert made(pod({"dnsPolicy": "Default"})).dns == Dns("Default")
+
+
+def test_seccomp_profiles_and_privileges() -> None:
+    def security(own: Manifest | None, of_pod: Manifest | None = None) -> Security:
+        given = {"securityContext": own} if own is not None else {}
+        return made(pod({"securityContext": of_pod or {}}, **given)).containers[0].security
+
+    runtime = {"seccompProfile": {"type": "RuntimeDefault"}}
+    local = {"seccompProfile": {"type": "Localhost", "localhostProfile": "profiles/a.json"}}
+    assert security(None, runtime).seccomp == "RuntimeDefault"
+    assert security({}, local).seccomp == "profiles/a.json"
+    assert security(local, runtime).seccomp == "profiles/a.json"
+    assert security(runtime, local).seccomp == "RuntimeDefault"
+    assert security({}).seccomp == ""
+    assert security({"privileged": True, "procMount": "Unmasked"}) == Security(
+        privileged=True, unmasked_proc=True
     )

@@ -232,10 +232,10 @@ async def test_health_and_reflection_answer() -> None:
                 break
 
 
-async def test_stream_calls_of_a_later_contract_say_that_they_are_not_served() -> None:
+async def test_calls_of_a_later_contract_say_that_they_are_not_served() -> None:
     async with serving("127.0.0.1:0") as server:
         async with grpc.aio.insecure_channel(server.address) as plain:
-            stub = provider_pb2_grpc.ProviderStub(plain)
+            later = plain.unary_unary(f"/{SERVICE}/Later")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.GetStats(pb.GetStatsRequest())
+                await later(b"")
             assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -33,6 +33,10 @@ class Cloud:
     runs: list[tuple[str, str, int]] = field(default_factory=list)
     """(pod name, container, restart) in the order of their starts."""
     launches: list[str] = field(default_factory=list)
+    kills: list[tuple[float, str, int, float]] = field(default_factory=list)
+    """(when, container, restart, grace) of each kill that was ordered."""
+    dies_after: float = 0.1
+    """Seconds from a kill to the end."""
     listeners: list[asyncio.Queue[Observed]] = field(default_factory=list)
     faults: dict[str, list[BridgeError]] = field(default_factory=dict)
     """By call: the errors of its next calls. "run!" performs and then raises."""
@@ -153,6 +157,7 @@ class PaperAdapter:
                 restart=restart,
                 previous=previous,
                 container_id=f"paper://{container}.{restart}",
+                image=workload.container(container).image,
             ),
         )
         if (script := self.cloud.script.get((container, restart))) is not None:
@@ -165,8 +170,11 @@ class PaperAdapter:
         self.cloud.fail("kill")
         pod = self.cloud.pods.get(identity.key)
         if pod is not None and (state := pod.container(container)) is not None:
+            self.cloud.kills.append((self.cloud.clock(), container, state.restart, grace))
             self._signal(identity.key, state)
 
     def _signal(self, key: Key, state: ContainerState) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(0.1, self.cloud.end, key, state.name, state.restart, 143, 15)
+        loop.call_later(
+            self.cloud.dies_after, self.cloud.end, key, state.name, state.restart, 143, 15
+        )

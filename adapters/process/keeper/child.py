@@ -10,34 +10,73 @@ import socket
 import stat
 from typing import TYPE_CHECKING, NoReturn
 
-from . import files, mounts, system
+from . import files, mounts, system, terminal
 
 if TYPE_CHECKING:
-    from .spec import MountSpec, RunSpec
+    from .spec import MountSpec, Request, RunSpec
 
 _WRITABLE_APART = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - mounts of their own in any container
 
 
-def become(spec: RunSpec, streams: tuple[int, int], status: int) -> NoReturn:
+Streams = tuple[int, int, int]
+"""What becomes standard input, output and error."""
+Namespaces = tuple[tuple[int, int], ...]
+"""Descriptors of namespaces, each with its kind."""
+
+
+def become(spec: RunSpec, streams: Streams, status: int) -> NoReturn:
     """Becomes the command. What prevents it is written to `status`, as words for people."""
     try:
-        _isolate_signals()
-        os.setsid()
-        _connect(streams)
-        os.umask(0o022)
+        _begin(streams, spec["tty"])
         if spec["namespaces"]:
             _build_view(spec)
-        _enter(spec["cwd"])
-        _drop(spec)
-        # Last, because a change of user takes it back.
-        system.die_with_parent(signal.SIGKILL)
-        _execute(spec["argv"], spec["environment"])
-    except OSError as error:
-        os.write(status, _words(error).encode("utf-8", "replace"))
-    except ValueError as error:
-        os.write(status, str(error).encode("utf-8", "replace"))
+        environment = spec["environment"]
+        _end(spec, spec["argv"], terminal.environment(environment) if spec["tty"] else environment)
+    except (OSError, ValueError) as error:
+        _say(error, status)
     finally:
         os._exit(128)
+
+
+def join(
+    spec: RunSpec, namespaces: Namespaces, request: Request, streams: Streams, status: int
+) -> NoReturn:
+    """Becomes another command in the container: with its view of the host, as its user."""
+    try:
+        _begin(streams, request["tty"])
+        for descriptor, kind in namespaces:
+            system.set_namespace(descriptor, kind)
+        environment = spec["environment"]
+        if request["tty"]:
+            environment = terminal.environment(environment)
+        _end(spec, request["command"], environment)
+    except (OSError, ValueError) as error:
+        _say(error, status)
+    finally:
+        os._exit(128)
+
+
+def _begin(streams: Streams, tty: bool) -> None:
+    _isolate_signals()
+    os.setsid()
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    if tty:
+        terminal.control()
+    os.umask(0o022)
+
+
+def _end(spec: RunSpec, argv: list[str], environment: dict[str, str]) -> NoReturn:
+    _enter(spec["cwd"])
+    _drop(spec)
+    # Last, because a change of user takes it back.
+    system.die_with_parent(signal.SIGKILL)
+    _execute(argv, environment)
+
+
+def _say(error: OSError | ValueError, status: int) -> None:
+    words = _words(error) if isinstance(error, OSError) else str(error)
+    os.write(status, words.encode("utf-8", "replace"))
 
 
 def _words(error: OSError) -> str:
@@ -52,12 +91,6 @@ def _isolate_signals() -> None:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _connect(streams: tuple[int, int]) -> None:
-    null = os.open("/dev/null", os.O_RDONLY)
-    for number, descriptor in enumerate((null, *streams)):
-        os.dup2(descriptor, number)
 
 
 def _build_view(spec: RunSpec) -> None:
@@ -194,7 +227,7 @@ def _drop_capability(number: int) -> None:
             raise
 
 
-def _execute(argv: list[str], environment: dict[str, str]) -> None:
+def _execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
     name = argv[0]
     if "/" in name:
         places = [name]

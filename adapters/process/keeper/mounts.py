@@ -151,6 +151,10 @@ def _restore(source: str, target: str, skip: str) -> list[str]:
         if entry.is_symlink():
             os.symlink(os.readlink(f"{source}/{entry.name}"), made)
             continue
+        if entry.name == "ptmx" and os.access(f"{source}/pts/ptmx", os.R_OK | os.W_OK):
+            # Bound by itself it would make no terminals: the kernel looks for pts beside it.
+            os.symlink("pts/ptmx", made)
+            continue
         try:
             if entry.is_dir():
                 os.mkdir(made)

@@ -1,7 +1,8 @@
 """A keeper: the process that stands beside one run of one container, whoever else comes and goes.
 
 It takes the run's lock, marks it as started, runs the command, writes the log, obeys stop requests,
-ends what the command leaves behind, and publishes the exit. Only then does it let the lock go.
+serves whoever attaches or runs more commands there, ends what the command leaves behind, and
+publishes the exit. Only then does it let the lock go.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING
 
-from . import child, files, output, system, tree
+from . import child, files, guests, output, stdio, system, tree, watch
 
 if TYPE_CHECKING:
     from .spec import RunSpec
@@ -54,11 +54,13 @@ class Keeper:
         )
         self._log_file = log
         self._log = output.Log(log)
-        self._poll = select.poll()
-        self._streams: dict[int, output.Stream] = {}
+        self._watch = watch.Watch()
+        self._streams = stdio.Stdio(spec, self._log, self._watch)
+        self._guests = guests.Guests(spec, self._streams, self._watch)
 
     def prepare(self) -> None:
-        """Makes all that a run needs on disk, the mark that it started last."""
+        """Makes all that a run needs, the mark on disk that it started last. OSError."""
+        self._ends = self._streams.make()
         message = os.open(
             files.MESSAGE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._directory
         )
@@ -71,6 +73,8 @@ class Keeper:
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(files.CONTROL, dir_fd=self._directory)
+        # What it is bound to has this mode from the start.
+        os.fchmod(self._control.fileno(), 0o600)
         self._control.bind(f"/proc/self/fd/{self._directory}/{files.CONTROL}")
         self._started = time.time()
         mark = {"keeper": os.getpid(), "started_at": self._started, "boot": tree.boot()}
@@ -82,8 +86,6 @@ class Keeper:
         wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        out, out_end = os.pipe2(os.O_CLOEXEC)
-        err, err_end = os.pipe2(os.O_CLOEXEC)
         status, status_end = os.pipe2(os.O_CLOEXEC)
         gate, gate_end = os.pipe2(os.O_CLOEXEC)
         # A stop that comes before the command is there waits for it, instead of being ignored.
@@ -93,11 +95,11 @@ class Keeper:
             os.close(gate_end)
             # Nothing of the command may happen before its process is on record.
             if os.read(gate, 1):
-                child.become(self._spec, (out_end, err_end), status_end)
+                child.become(self._spec, self._ends, status_end)
             os._exit(128)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for descriptor in (out_end, err_end, status_end, gate):
-            os.close(descriptor)
+        os.close(status_end)
+        os.close(gate)
         record = {
             "pid": self._pid,
             "start_time": tree.start_time(self._pid),
@@ -109,19 +111,16 @@ class Keeper:
         if (limit := self._spec["hard_stop"]) is not None:
             self._hard_stop_at = time.monotonic() + limit
         self._wake, self._child_status = wake, status
-        self._streams = {
-            out: output.Stream("stdout", self._log),
-            err: output.Stream("stderr", self._log),
-        }
-        for descriptor in (wake, status, out, err, self._control.fileno()):
-            os.set_blocking(descriptor, False)
-            self._poll.register(descriptor, select.POLLIN)
+        self._streams.watch(self._ends)
+        os.set_blocking(status, False)
+        self._watch.add(wake, self._wakened)
+        self._watch.add(status, self._command_says)
+        self._watch.add(self._control.fileno(), self._obey)
 
     def keep(self) -> None:
         """Stands by until the command's process has ended, and all that it left."""
         while self._status is None:
-            for descriptor, _ in self._poll.poll(self._patience() * 1000):
-                self._serve(descriptor)
+            self._watch.wait(self._patience())
             now = time.monotonic()
             if self._hard_stop_at is not None and now >= self._hard_stop_at:
                 self._hard_stop_at = None
@@ -130,54 +129,49 @@ class Keeper:
             if self._kill_at is not None and now >= self._kill_at:
                 tree.kill_descendants()
                 self._kill_at = now + _GLANCE
+            self._guests.look(now)
             if os.fstat(self._directory).st_nlink == 0:
                 tree.kill_descendants()
-        tree.kill_all()
-        for descriptor in list(self._streams):
-            while self._read(descriptor):
-                pass
-            self._streams[descriptor].end()
+        tree.kill_all(self._guests.ended)
+        # Who comes now finds nobody, and looks at how it ended.
+        self._control.close()
+        self._streams.end()
         self._failure += _available(self._child_status)
 
     def _patience(self) -> float:
-        due = [at for at in (self._kill_at, self._hard_stop_at) if at is not None]
+        times = (self._kill_at, self._hard_stop_at, self._guests.due)
+        due = [at for at in times if at is not None]
         if not due:
             return _GLANCE
         return min(_GLANCE, max(0.0, min(due) - time.monotonic()) + 0.001)
 
-    def _serve(self, descriptor: int) -> None:
-        if descriptor in self._streams:
-            if not self._read(descriptor):
-                self._poll.unregister(descriptor)
-        elif descriptor == self._wake:
-            _available(descriptor)
-            self._reap()
-        elif descriptor == self._control.fileno():
-            self._obey()
-        elif data := _available(descriptor):
-            self._failure += data
-        else:
-            self._poll.unregister(descriptor)
-
-    def _read(self, descriptor: int) -> bool:
-        """Takes what is there; False at the end (or where nothing is there now)."""
-        data = _available(descriptor)
-        if data:
-            self._streams[descriptor].feed(data)
-        return bool(data)
-
-    def _reap(self) -> None:
+    def _wakened(self) -> None:
+        _available(self._wake)
         with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return
-                if pid == self._pid:
-                    self._status = status
+            tree.reap(self._ended)
+
+    def _ended(self, pid: int, status: int) -> None:
+        if pid == self._pid:
+            self._status = status
+        else:
+            self._guests.ended(pid, status)
+
+    def _command_says(self) -> None:
+        """Why it cannot run; or, by its end, that it does."""
+        if data := _available(self._child_status):
+            self._failure += data
+            return
+        self._watch.drop(self._child_status)
+        if not self._failure:
+            self._guests.ready(self._pid)
 
     def _obey(self) -> None:
         try:
-            grace = float(json.loads(self._control.recv(4096))["grace"])
+            data, descriptors = _received(self._control)
+            if descriptors:
+                self._guests.welcome(descriptors)
+                return
+            grace = float(json.loads(data)["grace"])
         except (OSError, ValueError, KeyError, TypeError):
             # Not one of ours: only this user can send here, so it is an accident.
             return
@@ -202,7 +196,7 @@ class Keeper:
         """How it ended, as it is published."""
         status = self._status or 0
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        code = 128 + number if number else os.WEXITSTATUS(status)
+        code = guests.code_of(status)
         reason = "Error" if code else "Completed"
         if self._failure:
             code, number, reason = 128, 0, "StartError"
@@ -242,6 +236,10 @@ class Keeper:
     def finish(self) -> None:
         """Publishes the exit."""
         result = self.result()
+        self._publish(result)
+        self._guests.end(result["code"])
+
+    def _publish(self, result: files.Json) -> None:
         try:
             files.publish(files.EXIT, self._directory, result, sync=True)
         except FileNotFoundError:
@@ -259,6 +257,18 @@ def _available(descriptor: int) -> bytes:
         return os.read(descriptor, output.CHUNK)
     except BlockingIOError:
         return b""
+
+
+def _received(control: socket.socket) -> tuple[bytes, list[int]]:
+    """A datagram, and the descriptors that came with it."""
+    # Room for one more than is right, so that a wrong number of them is seen.
+    room = socket.CMSG_SPACE(3 * struct.calcsize("i"))
+    data, ancillary, _, _ = control.recvmsg(_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
+    found: list[int] = []
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found += [one for (one,) in struct.iter_unpack("i", content[: len(content) // 4 * 4])]
+    return data, found
 
 
 def _tail(name: str, directory: int, limit: int) -> bytes:

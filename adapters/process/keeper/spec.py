@@ -26,6 +26,12 @@ class RunSpec(TypedDict):
     """What they are told: `<cluster>/<uid>.<attempt>`."""
     argv: list[str]
     environment: dict[str, str]
+    stdin: bool
+    """It has a standard input that can be attached to; else it reads /dev/null."""
+    stdin_once: bool
+    """That input ends with the first attachment that had it."""
+    tty: bool
+    """All of its standard streams are a terminal."""
     cwd: str
     mounts: list[MountSpec]
     namespaces: bool
@@ -45,3 +51,14 @@ class RunSpec(TypedDict):
     no_new_privileges: bool
     drop_capabilities: list[int]
     read_only_root: bool
+
+
+class Request(TypedDict):
+    """What a channel is asked for. Comes in a file in memory, beside the channel's own socket."""
+
+    command: list[str]
+    """To run in the container; empty: to attach to the container's own process."""
+    stdin: bool
+    tty: bool
+    patience: float
+    """Seconds for which an attachment that reads nothing may hold up the container's output."""

@@ -88,6 +88,11 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
+def set_namespace(descriptor: int, kind: int) -> None:
+    """setns(2): enters the namespace of that kind (CLONE_NEW...) that the descriptor names."""
+    _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+
+
 def pivot_root(new: str, old: str) -> None:
     """pivot_root(2)."""
     number = _SYS_PIVOT_ROOT.get(platform.machine())
@@ -115,6 +120,16 @@ def set_read_only(path: str, read_only: bool, *, recursive: bool) -> None:
         ctypes.c_size_t(ctypes.sizeof(attr)),
     )
     _checked(result, f"mount_setattr {path}")
+
+
+def unlock_terminal(descriptor: int) -> str:
+    """Lets the other end of a new terminal be opened: its path (unlockpt(3), ptsname_r(3))."""
+    _checked(_libc.unlockpt(ctypes.c_int(descriptor)), "unlockpt")
+    name = ctypes.create_string_buffer(64)
+    number = _libc.ptsname_r(ctypes.c_int(descriptor), name, ctypes.c_size_t(len(name)))
+    if number:
+        raise OSError(number, os.strerror(number), "ptsname_r")
+    return name.value.decode()
 
 
 def _prctl(option: int, value: int, call: str) -> None:

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterable
 
 _START = 19
 """The place of `starttime` in /proc/PID/stat (proc(5)), counted after the name's last bracket."""
 _STATE = 0
 _PARENT = 1
 _SESSION = 3
+_TIMES = (11, 12)
+"""utime and stime, in ticks."""
+_WAITED_FOR = (13, 14)
+"""cutime and cstime: the same of children that it has waited for."""
+_RESIDENT = 21
+"""Pages in memory."""
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -46,9 +53,17 @@ def _processes() -> dict[int, list[str]]:
 
 
 def _descendants(roots: set[int], processes: dict[int, list[str]]) -> set[int]:
+    return _below(roots, _children(processes))
+
+
+def _children(processes: dict[int, list[str]]) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     for pid, fields in processes.items():
         children.setdefault(int(fields[_PARENT]), []).append(pid)
+    return children
+
+
+def _below(roots: set[int], children: dict[int, list[int]]) -> set[int]:
     found: set[int] = set()
     waiting = list(roots)
     while waiting:
@@ -73,20 +88,72 @@ def kill_descendants() -> int:
     return sum(_kill(pid) for pid in _descendants({os.getpid()}, processes))
 
 
-def kill_all() -> None:
+def kill_session(leader: int) -> None:
+    """Kills a process, all of its session, and all that descends from any of these.
+
+    The leader is a child that was not waited for yet, so that its number is nobody else's.
+    """
+    killed: set[int] = set()
+    while True:
+        processes = _processes()
+        found = {leader}
+        found |= {one for one, fields in processes.items() if int(fields[_SESSION]) == leader}
+        # What was killed cannot fork any more: when nothing new turns up, that was all.
+        found = (found | _descendants(found, processes)) - killed
+        if not found:
+            return
+        for one in found:
+            _kill(one)
+        killed |= found
+
+
+def kill_all(ended: Callable[[int, int], None]) -> None:
     """Kills every descendant of this process and waits until there is none.
 
-    What may not be killed (it runs as another user) is not waited for.
+    `ended` is told of each child that ends: its pid and status. What may not be killed (it runs as
+    another user) is not waited for.
     """
     while True:
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            reap(ended)
             if not kill_descendants():
                 return
-            os.waitpid(-1, 0)
+            ended(*os.waitpid(-1, 0))
         except ChildProcessError:
             return
+
+
+def reap(ended: Callable[[int, int], None]) -> None:
+    """Waits for the children that have ended already, and tells of each. ChildProcessError where
+    there is no child."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        ended(pid, status)
+
+
+def usage(keepers: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """What the containers of these keepers use: nanoseconds of CPU since they started, and bytes of
+    memory. By the keeper's pid; those that have gone are left out.
+
+    CPU of what has ended counts with whoever waited for it, in the end the keeper. Memory that
+    processes share counts for each.
+    """
+    processes = _processes()
+    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    found = {}
+    children = _children(processes)
+    for keeper in keepers:
+        own = processes.get(keeper)
+        if own is None:
+            continue
+        below = [processes[one] for one in _below({keeper}, children)]
+        ticks = sum(int(own[at]) for at in _WAITED_FOR)
+        ticks += sum(int(fields[at]) for fields in below for at in (*_TIMES, *_WAITED_FOR))
+        pages = sum(int(fields[_RESIDENT]) for fields in below)
+        found[keeper] = (ticks * 1_000_000_000 // tick, pages * page)
+    return found
 
 
 def _sees(pid: int, marker: str) -> bool:

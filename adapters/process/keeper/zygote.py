@@ -17,7 +17,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from . import mounts, run, system
+from . import mounts, run, system, terminal
 
 if TYPE_CHECKING:
     from .spec import RunSpec
@@ -32,6 +32,9 @@ def main() -> None:
     control.set_inheritable(False)
     os.umask(0o022)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        # Without it whoever wants a terminal is told.
+        terminal.multiplexer()
     kind, why = _isolate()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         # The provider has gone without a word.

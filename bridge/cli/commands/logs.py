@@ -126,13 +126,14 @@ def _choose(
     loop: asyncio.Runner, words: Sequence[str], selector: str | None, namespace: str | None
 ) -> _Chosen:
     from bridge.cli import select
+    from bridge.cli.targets import require_pods, split
 
     matches = select.selector(selector)
     if len(words) > 2:
         raise click.UsageError(f"found {len(words)} names; allowed: a run and a pod")
     if not words and matches is None:
         raise click.UsageError("name a run or a pod, or give -l SELECTOR")
-    run, name = _split(words)
+    run, name = split(words)
     runs = [select.find_run(run)] if run else select.all_runs()
     states = loop.run(select.load(runs))
 
@@ -144,7 +145,7 @@ def _choose(
 
     if not name:
         pods = [one for one in select.objects(states, "Pod") if wanted(one)]
-        _require(pods, states, bool(selector or namespace))
+        require_pods(pods, states, filtered=bool(selector or namespace))
         jobs = [job for one in states for job in one.jobs]
         return _Chosen(pods, wanted, lambda: not jobs and not selector)
     if matches is not None:
@@ -152,76 +153,22 @@ def _choose(
     return _named(states, name, namespace, in_run=bool(run))
 
 
-def _split(words: Sequence[str]) -> tuple[str, str]:
-    """(run, pod or job) of what was typed: a single word is a run where there is one so named."""
-    from bridge.local.runs import Runs
-
-    if len(words) == 2:
-        return words[0], words[1]
-    if not words:
-        return "", ""
-    word = words[0]
-    if word.startswith(("run/", "runs/")) or Runs().find(word) is not None:
-        return word, ""
-    return "", word
-
-
-def _require(pods: Sequence[Found], states: Sequence[RunState], filtered: bool) -> None:
-    if pods:
-        return
-    problems = [f"{one.name}: {one.problem}" for one in states if one.problem]
-    if problems:
-        from bridge.errors import Unavailable
-
-        raise Unavailable("; ".join(problems))
-    if filtered:
-        raise NotFound("no pods match")
-    (name,) = [one.name for one in states] or [""]
-    raise NotFound(f"run {name} has no pods (yet)")
-
-
 def _named(
     states: Sequence[RunState], name: str, namespace: str | None, *, in_run: bool
 ) -> _Chosen:
-    from bridge.cli import select
+    from bridge.cli.targets import named
 
-    kind, slash, rest = name.partition("/")
-    word = select.kind_of(kind) if slash else "Pod"
-    name = rest if slash else name
-    if word == "Event":
-        raise Invalid(f"{kind}/{name}: events have no log; allowed: pod/NAME, job/NAME")
-    pods = [one for one in select.objects(states, "Pod", namespace=namespace) if one.name == name]
-    jobs = select.objects(states, "Job", namespace=namespace)
-    if word == "Job" or (not slash and not pods and any(one.name == name for one in jobs)):
-        job = select.find(states, "Job", name, namespace=namespace)
-        pods = select.pods_of(job)
-        if not pods:
-            raise NotFound(f"job {name} of run {job.state.name} has no pods (yet)")
-        uid = job.object["metadata"]["uid"]
+    job, pods = named(states, name, namespace, in_run=in_run)
+    if job is None:
+        uid = pods[0].object["metadata"]["uid"]
+        return _Chosen(pods, lambda one: one.object["metadata"]["uid"] == uid, lambda: True)
+    uid = job.object["metadata"]["uid"]
 
-        def of_job(one: Found) -> bool:
-            owners = one.object["metadata"].get("ownerReferences", ())
-            return any(ref["uid"] == uid for ref in owners)
+    def of_job(one: Found) -> bool:
+        owners = one.object["metadata"].get("ownerReferences", ())
+        return any(ref["uid"] == uid for ref in owners)
 
-        return _Chosen(pods, of_job, lambda: job_over(job.state.jobs[uid]))
-    if not pods and not in_run:
-        _no_such(states, name)
-    pod = select.find(states, "Pod", name, namespace=namespace)
-    uid = pod.object["metadata"]["uid"]
-    return _Chosen([pod], lambda one: one.object["metadata"]["uid"] == uid, lambda: True)
-
-
-def _no_such(states: Sequence[RunState], name: str) -> None:
-    """A single word that is no run, pod or job: all of them are what may have been meant."""
-    import difflib
-
-    known = {one.name: "run" for one in states}
-    for state in states:
-        known |= {one["metadata"]["name"]: "job" for one in state.jobs.values()}
-        known |= {one["metadata"]["name"]: "pod" for one in state.pods.values()}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    guess = f'; did you mean {known[near[0]]} "{near[0]}"?' if near else "; podbridge ps lists runs"
-    raise NotFound(f'no run, pod or job named "{name}"{guess}')
+    return _Chosen(pods, of_job, lambda: job_over(job.state.jobs[uid]))
 
 
 # Printing.

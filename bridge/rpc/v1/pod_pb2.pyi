@@ -408,6 +408,7 @@ class Recorded(_message.Message):
     RESTART_COUNTS_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend that runs it. Absent: none was recorded."""
     attempt: _builtins.int
@@ -428,6 +429,10 @@ class Recorded(_message.Message):
     def ended(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedContainer]:
         """Containers that have ended for good, or whose last run is known."""
 
+    @_builtins.property
+    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningContainer]:
+        """Containers that were recorded as running."""
+
     def __init__(
         self,
         *,
@@ -437,14 +442,51 @@ class Recorded(_message.Message):
         restart_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         ended: _abc.Iterable[Global___EndedContainer] | None = ...,
         started: _builtins.bool = ...,
+        running: _abc.Iterable[Global___RunningContainer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "backend", b"backend", "ended", b"ended", "restart_counts", b"restart_counts", "start_time", b"start_time", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "backend", b"backend", "ended", b"ended", "restart_counts", b"restart_counts", "running", b"running", "start_time", b"start_time", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Recorded: _TypeAlias = Recorded  # noqa: Y015
+
+@_typing.final
+class RunningContainer(_message.Message):
+    """A running container, as Kubernetes last recorded it: its post-start hook is over, and a probe that
+    a new provider has no result of yet stands as it stood.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    container: _builtins.str
+    """The container's name. Required."""
+    container_id: _builtins.str
+    """`<type>://<id>` of the run. Required."""
+    started: _builtins.bool
+    """Its startup probe had passed, or it has none."""
+    ready: _builtins.bool
+    """Its readiness probe passed, or it has none."""
+    def __init__(
+        self,
+        *,
+        container: _builtins.str = ...,
+        container_id: _builtins.str = ...,
+        started: _builtins.bool = ...,
+        ready: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "container_id", b"container_id", "ready", b"ready", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunningContainer: _TypeAlias = RunningContainer  # noqa: Y015
 
 @_typing.final
 class ContainerFacts(_message.Message):
@@ -645,6 +687,7 @@ class PodFacts(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     DISRUPTED_FIELD_NUMBER: _builtins.int
     ACCEPTED_AT_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend that has it. Absent: none yet."""
     generation: _builtins.int
@@ -683,6 +726,12 @@ class PodFacts(_message.Message):
     def accepted_at(self) -> _timestamp_pb2.Timestamp:
         """When the backend accepted it. Absent: it has not."""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notice]:
+        """What the provider did or met lately that the rest of the facts does not show, oldest first: the
+        newest 16 at the most. No two have the same time.
+        """
+
     def __init__(
         self,
         *,
@@ -698,11 +747,55 @@ class PodFacts(_message.Message):
         failed: _builtins.bool = ...,
         disrupted: _builtins.bool = ...,
         accepted_at: _timestamp_pb2.Timestamp | None = ...,
+        notices: _abc.Iterable[Global___Notice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "pod", b"pod"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "backend", b"backend", "containers", b"containers", "disrupted", b"disrupted", "failed", b"failed", "generation", b"generation", "host_ips", b"host_ips", "message", b"message", "pod", b"pod", "pod_ips", b"pod_ips", "reason", b"reason", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "backend", b"backend", "containers", b"containers", "disrupted", b"disrupted", "failed", b"failed", "generation", b"generation", "host_ips", b"host_ips", "message", b"message", "notices", b"notices", "pod", b"pod", "pod_ips", b"pod_ips", "reason", b"reason", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PodFacts: _TypeAlias = PodFacts  # noqa: Y015
+
+@_typing.final
+class Notice(_message.Message):
+    """Something that a kubelet would have written as an event. Told to Kubernetes once: by its time an
+    agent knows whether it has told it. What stays the same is said again after a minute at the
+    earliest, however often it happens.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    warning: _builtins.bool
+    """It is wrong (an event of type Warning), not merely worth knowing (Normal)."""
+    reason: _builtins.str
+    """The kubelet's own where it has one: Unhealthy, Killing, FailedPostStartHook. Required."""
+    message: _builtins.str
+    """For people, at most 1,024 characters. Required."""
+    container: _builtins.str
+    """The container that it is about. Absent: the pod."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When. Required."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        warning: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        container: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "message", b"message", "reason", b"reason", "time", b"time", "warning", b"warning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notice: _TypeAlias = Notice  # noqa: Y015

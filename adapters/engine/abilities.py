@@ -1,0 +1,116 @@
+"""What the adapter can do besides running pods: each finds the container, and hands over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+
+from adapters.engine import dial, logs, names, resize, streams, updates
+from adapters.engine.client import Engine, part
+from adapters.engine.facts import Facts
+from adapters.engine.launch import Launcher
+from adapters.engine.observe import Entry, Pod, entry, pods
+from adapters.engine.stats import Meter
+from bridge.adapter import Channel, LogOptions, Usage
+from bridge.errors import NotFound
+from bridge.workload import Container, Files, Identity
+
+_GROUP = f"{names.PREFIX}fs-group"
+
+
+class Abilities:
+    """The optional abilities of the adapter, which sets these."""
+
+    _engine: Engine
+    _facts: Facts
+    _launcher: Launcher
+    _meter: Meter
+
+    async def logs(
+        self, identity: Identity, container: str, options: LogOptions
+    ) -> AsyncIterator[bytes]:
+        """The log of the latest run, or of the one before it. NotFound, Unavailable."""
+        pod = await self._launcher.look(identity)
+        # What is about to run has no log yet, and the run before it is the latest; what could not
+        # be started has an empty one.
+        failed = self._facts.has_failed
+        runs = [run for run in pod.runs.get(container, []) if not run.is_new or failed(run.id)]
+        back = 1 if options.previous else 0
+        if len(runs) <= back:
+            what = "previous run" if back else "run"
+            raise NotFound(f"no {what} of container {container} in pod {identity.uid}")
+        if runs[back].is_new:
+            return
+        async with aclosing(logs.logs(self._engine, runs[back].id, options)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Channel:
+        """Starts a command in the running container. NotFound; Invalid: it cannot be started."""
+        run = await self._running(identity, container)
+        return await streams.exec_in(self._engine, run.id, command, stdin=stdin, tty=tty)
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
+        """Joins the streams of the running container. NotFound."""
+        run = await self._running(identity, container)
+        return await streams.attach(self._engine, run.id, stdin=stdin)
+
+    async def _running(self, identity: Identity, container: str) -> Entry:
+        pod = await self._launcher.look(identity)
+        for run in pod.runs.get(container, [])[:1]:
+            if run.status == "running":
+                return run
+        raise NotFound(f"container {container} of pod {identity.uid} does not run")
+
+    async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
+        """One TCP connection to the pod. NotFound; Unavailable: nothing answers there."""
+        pause = (await self._launcher.look(identity)).pause
+        if pause is None or pause.status != "running":
+            raise NotFound(f"pod {identity.uid} does not run")
+        pid = None
+        if inside and self._engine.local:
+            said = await self._engine.call("GET", f"containers/{part(pause.id)}/json")
+            pid = int(said["State"].get("Pid") or 0) or None
+        # A pod in the host's network has no address of its own.
+        address = next(iter(pause.addresses), "127.0.0.1" if self._engine.local else "")
+        return await dial.dial(pid=pid, pod_ip=address, port=port, inside=inside)
+
+    async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
+        """Replaces the content of these volumes, each at once. NotFound, Unavailable."""
+        pause = (await self._launcher.look(identity)).pause
+        if pause is None:
+            raise NotFound(f"no pod {identity.uid}")
+        group = pause.labels.get(_GROUP, "")
+        async with self._launcher.lock(identity.key):
+            await updates.update_files(
+                self._engine, identity, volumes, int(group) if group else None
+            )
+
+    async def resize(self, identity: Identity, container: Container) -> None:
+        """Puts the container's resources in force. NotFound, Invalid, Unsupported."""
+        run = await self._running(identity, container.name)
+        await resize.resize(self._engine, run.id, container)
+
+    async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
+        """By pod UID. Unavailable."""
+        wanted = {one.key for one in identities}
+        filters = {**names.filters(self._engine.owner), "status": ["running"]}
+        said = await self._engine.call("GET", "containers/json", params={"filters": filters})
+        found = pods(one for one in map(entry, said or ()) if one is not None)
+        chosen = [pod for key, pod in found.items() if key in wanted]
+        everything = {run.id: run.container for pod in found.values() for run in _runs(pod)}
+        self._meter.keep(everything)
+        used = await self._meter.usage(
+            {run.id: run.container for pod in chosen for run in _runs(pod)}
+        )
+        return {
+            pod.identity.uid: usages
+            for pod in chosen
+            if (usages := [used[run.id] for run in _runs(pod) if run.id in used])
+        }
+
+
+def _runs(pod: Pod) -> list[Entry]:
+    return [run for runs in pod.runs.values() for run in runs]

@@ -1,0 +1,275 @@
+"""The adapter: what the parts of this package do, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import orjson
+
+from adapters.engine import addresses, capabilities, names, subpaths
+from adapters.engine.abilities import Abilities
+from adapters.engine.check import check
+from adapters.engine.client import Conflict, Engine, part
+from adapters.engine.facts import Facts
+from adapters.engine.launch import Launcher, Memory
+from adapters.engine.notices import Listener, Notices
+from adapters.engine.observe import Entry, Pod, entry, observed, pods
+from adapters.engine.oom import KernelLog
+from adapters.engine.options import Options
+from adapters.engine.scratch import Scratch
+from adapters.engine.stats import Meter
+from adapters.engine.stops import Stops
+from bridge.adapter import Rate, Support
+from bridge.errors import BridgeError, NotFound, Unavailable, Violation
+from bridge.workload import Identity, Observed, Workload
+
+_TELLING = frozenset({"start", "die", "died", "oom", "destroy", "remove"})
+"""Actions of a container after which the pod is another one."""
+_FEW = 3
+"""Changed pods that are asked for one by one; for more, one list is cheaper."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+"""Seconds between attempts to hear the engine's events."""
+_REMOVALS = 5
+"""Rounds of a deletion before it is left to the next call."""
+_STOP_SIGNAL = f"{names.PREFIX}stop-signal"
+
+
+class Adapter(Abilities):
+    """Docker or Podman (see the package)."""
+
+    type: ClassVar[str] = "engine"
+    simulated: ClassVar[bool] = False
+    capabilities: ClassVar[Mapping[str, Support]] = capabilities.TABLE
+    rates: ClassVar[Mapping[str, Rate]] = {}
+
+    def __init__(self, name: str, options: Options | None = None) -> None:
+        self.name = name
+        chosen = self._options = options or Options()
+        self._engine = Engine(chosen.host, owner=chosen.owner, timeout=chosen.timeout)
+        self._kernel = KernelLog()
+        self._notices = Notices()
+        self._memory = Memory()
+        self._scratch = Scratch(self._engine)
+        self._facts = Facts(self._engine, self._scratch, self._kernel)
+        self._stops = Stops(self._engine)
+        self._meter = Meter(self._engine)
+        self._launcher = Launcher(
+            self._engine,
+            self._memory,
+            self._facts,
+            self._scratch,
+            self._notices.tell,
+            pause_image=chosen.pause_image,
+            network=chosen.network,
+            parallel=chosen.parallel,
+        )
+
+    async def open(self) -> None:
+        """Finds the engine and connects. Unavailable, Unauthorized, Invalid."""
+        await self._engine.open()
+        if self._engine.local:
+            self._kernel.open()
+
+    async def close(self) -> None:
+        """Lets go of the connections. What runs goes on running."""
+        await self._launcher.images.close()
+        await self._stops.close()
+        self._kernel.close()
+        await self._engine.close()
+
+    def check(self, workload: Workload) -> Sequence[Violation]:
+        """What this engine cannot do of it."""
+        return check(workload, self._engine)
+
+    async def run(self, workload: Workload) -> None:
+        """Makes the volumes and the pause container. Starts nothing else."""
+        await self._launcher.run(workload)
+
+    async def start(self, workload: Workload, container: str, restart: int) -> None:
+        """Starts that run, unless it or a later one has started; with no image yet, it waits."""
+        await self._launcher.start(workload, container, restart)
+
+    async def list(self) -> Sequence[Observed]:
+        """All pods of this owner. Errors as of the engine's calls."""
+        filters = names.filters(self._engine.owner)
+        said = await self._engine.call(
+            "GET", "containers/json", params={"all": True, "filters": filters}
+        )
+        entries = [one for one in map(entry, said or ()) if one is not None]
+        kept = [one.id for one in entries]
+        self._facts.keep(kept)
+        for container in self._stops.pending():
+            if container not in kept:
+                self._stops.ended(container)
+        found = pods(entries)
+        # A removal may have ended between containers and volumes.
+        for _, identity in await self._volumes():
+            if identity.key not in found and identity.key not in self._memory.making:
+                found[identity.key] = Pod(identity)
+        self._memory.keep(found.keys())
+        order = sorted(found.values(), key=lambda pod: pod.order)
+        return await self._observe(order)
+
+    async def _volumes(self) -> Sequence[tuple[str, Identity]]:
+        """All volumes of this owner, and whose they are. One label alone is asked for: of several
+        Podman wants any, and not all."""
+        filters = names.filters(self._engine.owner)
+        said = await self._engine.call("GET", "volumes", params={"filters": filters})
+        found = []
+        for one in (said or {}).get("Volumes") or ():
+            identity = names.identity_of(one.get("Labels") or {})
+            if identity is not None:
+                found.append((str(one["Name"]), identity))
+        return found
+
+    async def _observe(self, found: Iterable[Pod]) -> Sequence[Observed]:
+        wanted = list(found)
+        facts = await self._facts.of(wanted)
+        for pod in wanted:
+            for run in (run for runs in pod.runs.values() for run in runs if run.is_over):
+                self._stops.ended(run.id)
+        addresses_ = addresses.of_host(self._engine.address)
+        return [
+            observed(
+                pod,
+                facts,
+                self._memory.waits.get(pod.identity.key, {}),
+                stopped=pod.identity.key in self._memory.stopped,
+                broken=pod.identity.key in self._memory.broken,
+                leaving=pod.identity.key in self._memory.leaving,
+                host_ips=addresses_,
+            )
+            for pod in wanted
+        ]
+
+    async def stop(self, identity: Identity, grace: float) -> None:
+        """Begins to end every container of it."""
+        self._launcher.images.forget(identity)
+        async with self._launcher.lock(identity.key):
+            pod = await self._launcher.look(identity)
+            if pod.pause is None:
+                return
+            self._memory.waits.pop(identity.key, None)
+            self._memory.stopped.add(identity.key)
+            await self._end([runs[0] for runs in pod.runs.values()], grace)
+        self._notices.tell(identity)
+
+    async def kill(self, identity: Identity, container: str, grace: float) -> None:
+        """Begins to end the container's latest run."""
+        async with self._launcher.lock(identity.key):
+            pod = await self._launcher.look(identity)
+            await self._end(pod.runs.get(container, [])[:1], grace)
+
+    async def _end(self, runs: Sequence[Entry], grace: float) -> None:
+        live = [run for run in runs if not run.is_over and not run.is_new]
+        signals = [run.labels.get(_STOP_SIGNAL, "SIGTERM") for run in live]
+        await asyncio.gather(
+            *(
+                self._stops.order(run.id, signal, grace)
+                for run, signal in zip(live, signals, strict=True)
+            )
+        )
+
+    async def delete(self, identity: Identity) -> None:
+        """Kills and removes all of it; returns when the engine lists nothing more. Unavailable."""
+        self._launcher.images.forget(identity)
+        async with self._launcher.lock(identity.key):
+            self._memory.forget(identity.key)
+            self._memory.leaving.add(identity.key)
+            try:
+                await self._delete(identity)
+            finally:
+                self._memory.leaving.discard(identity.key)
+
+    async def _delete(self, identity: Identity) -> None:
+        for _ in range(_REMOVALS):
+            pod = await self._launcher.look(identity)
+            if pod.pause is None and not pod.runs:
+                await self._remove_volumes(identity)
+                self._scratch.forget(identity)
+                return
+            await self._remove(pod)
+        raise Unavailable(f"pod {identity.uid} is still there")
+
+    async def _remove(self, pod: Pod) -> None:
+        runs = [run for runs in pod.runs.values() for run in runs]
+        everything = [*runs, *([pod.pause] if pod.pause is not None else [])]
+        for one in everything:
+            self._stops.ended(one.id)
+        # First the kill: a removal by force would wait for the stop signal to be heeded.
+        await self._end([one for one in everything if not one.is_over], 0)
+        if pod.pause is not None and self._engine.podman:
+            # With all that joins it, in one call.
+            params = {"force": True, "v": True, "depend": True, "timeout": 0}
+            path = f"containers/{part(pod.pause.id)}"
+            try:
+                await self._engine.call("DELETE", path, params=params, libpod=True)
+            except NotFound:
+                return
+            return
+        await asyncio.gather(*(self._launcher.remove(run.id) for run in runs))
+        if pod.pause is not None:
+            await self._launcher.remove(pod.pause.id)
+
+    async def _remove_volumes(self, identity: Identity) -> None:
+        if subpaths.allowed():
+            await asyncio.to_thread(subpaths.release, names.digest(identity))
+        for name, owner in await self._volumes():
+            if owner.key != identity.key:
+                continue
+            try:
+                await self._engine.call("DELETE", f"volumes/{part(name)}")
+            except NotFound:
+                continue
+            except Conflict as error:
+                raise Unavailable(error.message) from None
+
+    async def events(self) -> AsyncIterator[Observed]:
+        """Pods as their containers start and end, and as what they wait for changes."""
+        with self._notices.listen() as listener:
+            hearing = asyncio.create_task(self._hear(listener), name=f"events of {self.name}")
+            try:
+                while True:
+                    changed = await listener.take()
+                    for one in await self._changed(changed):
+                        yield one
+            finally:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
+
+    async def _changed(self, identities: Sequence[Identity] | None) -> Sequence[Observed]:
+        try:
+            if identities is None:
+                return await self.list()
+            if len(identities) > _FEW:
+                keys = {one.key for one in identities}
+                return [one for one in await self.list() if one.identity.key in keys]
+            looked = await asyncio.gather(*map(self._launcher.look, identities))
+            return await self._observe([one for one in looked if one.pause is not None])
+        except BridgeError:
+            return []  # A hint: the next list tells it.
+
+    async def _hear(self, listener: Listener) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._follow(listener)
+                pause = _FIRST_PAUSE
+            except BridgeError:
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+            # Whatever happened meanwhile was not heard.
+            listener.add_all()
+
+    async def _follow(self, listener: Listener) -> None:
+        filters: dict[str, Any] = {**names.filters(self._engine.owner), "type": ["container"]}
+        async with self._engine.stream("GET", "events", params={"filters": filters}) as answer:
+            async for line in answer.content:
+                said = orjson.loads(line) if line.strip() else {}
+                action = str(said.get("Action", "")).partition(":")[0]
+                labels = (said.get("Actor") or {}).get("Attributes") or {}
+                identity = names.identity_of(labels)
+                if identity is not None and action in _TELLING:
+                    listener.add(identity)

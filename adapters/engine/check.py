@@ -1,0 +1,42 @@
+"""What of a workload this engine cannot do, for reasons that no table of fields can say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from adapters.engine import mounts
+from adapters.engine.client import Engine
+from bridge.errors import Violation
+from bridge.workload import Container, Role, Workload
+
+_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
+"""The last one is what the engine's disk has; nothing there can be limited."""
+
+
+def check(workload: Workload, engine: Engine) -> Sequence[Violation]:
+    """What is wrong with it here. Pure but for looks at the host itself."""
+    return [*mounts.problems(engine, workload), *_containers(workload)]
+
+
+def _containers(workload: Workload) -> Iterator[Violation]:
+    numbers: dict[str, int] = {}
+    for one in workload.containers:
+        kind = _kind(one)
+        number = numbers.get(kind, 0)
+        numbers[kind] = number + 1
+        for name in sorted({*one.resources.limits, *one.resources.requests} - _RESOURCES):
+            yield Violation(
+                f"spec.{kind}[{number}].resources",
+                f"{name}: this engine gives cpu and memory, and no such resource",
+            )
+        if one.security.seccomp not in ("", "RuntimeDefault", "Unconfined"):
+            yield Violation(
+                f"spec.{kind}[{number}].securityContext.seccompProfile.localhostProfile",
+                "there is no folder of seccomp profiles here: use RuntimeDefault or Unconfined",
+            )
+
+
+def _kind(container: Container) -> str:
+    if container.role in (Role.INIT, Role.SIDECAR):
+        return "initContainers"
+    return "ephemeralContainers" if container.role is Role.EPHEMERAL else "containers"

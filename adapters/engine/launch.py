@@ -1,0 +1,330 @@
+"""Makes pods and starts containers, each exactly once.
+
+Everything has a name that follows from what it is, so that a create that was already done answers
+409, and what is there is looked at. One lock a pod orders what is done to it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+from adapters.engine import mounts, names, specs, volumes
+from adapters.engine.client import Conflict, Engine, Refused, part
+from adapters.engine.facts import Facts
+from adapters.engine.images import Image, Images
+from adapters.engine.observe import Pod, entry, pods
+from adapters.engine.pause import COMMAND, PauseImage
+from adapters.engine.references import normalized
+from adapters.engine.scratch import Scratch, hosts, start_error, volume
+from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
+from bridge.workload import Container, Identity, Key, Waiting, Workload
+
+_KEPT = 2
+"""Runs of a container: the last one, and the one before it for its log and its exit."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is known for a while, and found out again where it is lost."""
+
+    waits: dict[Key, dict[str, tuple[int, Waiting]]] = field(default_factory=dict)
+    stopped: set[Key] = field(default_factory=set)
+    """Pods of which nothing that never ran will run."""
+    broken: set[Key] = field(default_factory=set)
+    """Pods whose pause container was found dead when something was to be started."""
+    making: set[Key] = field(default_factory=set)
+    """Pods that are being made just now."""
+    leaving: set[Key] = field(default_factory=set)
+    """Pods that are being deleted just now."""
+
+    def keep(self, keys: Set[Key]) -> None:
+        """Forgets all pods but these and those that are being made."""
+        for key in {*self.waits, *self.stopped, *self.broken} - keys - self.making:
+            self.forget(key)
+
+    def forget(self, key: Key) -> None:
+        """The pod is gone, or begins anew."""
+        self.waits.pop(key, None)
+        self.stopped.discard(key)
+        self.broken.discard(key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A container that is there, and is to be started."""
+
+    identity: Identity
+    container: Container
+    restart: int
+    id: str
+
+
+class Launcher:
+    """`run` and `start` of the adapter."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        memory: Memory,
+        facts: Facts,
+        scratch: Scratch,
+        tell: Callable[[Identity], None],
+        *,
+        pause_image: str,
+        network: str,
+        parallel: int,
+    ) -> None:
+        self._engine = engine
+        self._memory = memory
+        self._facts = facts
+        self._scratch = scratch
+        self._tell = tell
+        self._pause_image = pause_image
+        self._network = network
+        self._gate = asyncio.Semaphore(parallel)
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self._own = PauseImage(engine)
+        self.images = Images(engine, self._waits, time.monotonic)
+
+    def lock(self, key: Key) -> asyncio.Lock:
+        """Held while something is done to that pod."""
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
+
+    def _waits(
+        self, identity: Identity, container: str, restart: int, waiting: Waiting | None
+    ) -> None:
+        """Shows what a run waits for; None: as before, but it is worth asking again."""
+        waits = self._memory.waits.get(identity.key)
+        if waits is None or waits.get(container, (-1,))[0] != restart:
+            return  # Nobody wants that run any more.
+        if waiting is not None:
+            waits[container] = (restart, waiting)
+        self._tell(identity)
+
+    def _host(self) -> specs.Host:
+        info = self._engine.info
+        return specs.Host(
+            owner=self._engine.owner,
+            podman=self._engine.podman,
+            memory=int(info.get("MemTotal") or 0),
+            lowers_oom_scores=self._engine.lowers_oom_scores,
+            network=self._network,
+        )
+
+    async def look(self, identity: Identity) -> Pod:
+        """What the engine has of that pod."""
+        filters = names.filters(self._engine.owner, identity)
+        said = await self._engine.call(
+            "GET", "containers/json", params={"all": True, "filters": filters}
+        )
+        found = [one for one in map(entry, said or ()) if one is not None]
+        return pods(found).get(identity.key, Pod(identity))
+
+    async def run(self, workload: Workload) -> None:
+        """Makes the volumes and the pause container. If that runs, nothing more."""
+        key = workload.identity.key
+        async with self.lock(key), self._gate:
+            self._memory.making.add(key)
+            try:
+                await self._make(workload)
+            finally:
+                self._memory.making.discard(key)
+
+    async def _make(self, workload: Workload) -> None:
+        identity = workload.identity
+        await volumes.make(self._engine, workload)
+        await self._scratch.make(identity)
+        image = await self._image_of_pause()
+        body = specs.pause(
+            workload,
+            self._host(),
+            image,
+            COMMAND,
+            [
+                specs.scratch_mount(volume(identity)),
+                *volumes.pause_mounts(workload),
+            ],
+        )
+        try:
+            made = await self._create(names.pause(identity), body)
+        except NotFound:
+            self._own.forget()
+            raise
+        except Conflict:
+            pod = await self.look(identity)
+            if pod.pause is None or pod.pause.is_over or pod.runs:
+                return
+            made = pod.pause.id
+        else:
+            self._memory.forget(identity.key)
+        # Both may be repeated; what is in the volumes only as long as no container uses them.
+        await self._engine.call("POST", f"containers/{part(made)}/start")
+        await volumes.fill(self._engine, workload)
+
+    async def _image_of_pause(self) -> str:
+        if not self._pause_image:
+            return await self._own.reference()
+        reference = normalized(self._pause_image)
+        if await self.images.find(reference) is None:
+            await self.images.fetch(reference)
+        return reference
+
+    async def _create(self, name: str, body: Mapping[str, Any]) -> str:
+        made = await self._engine.call(
+            "POST", "containers/create", params={"name": name}, body=body
+        )
+        return str(made["Id"])
+
+    async def start(self, workload: Workload, name: str, restart: int) -> None:
+        """Starts that run, unless it or a later one has started, or says what it waits for."""
+        try:
+            container = workload.container(name)
+        except KeyError:
+            raise NotFound(f"no container {name}") from None
+        identity = workload.identity
+        async with self.lock(identity.key):
+            pod = await self.look(identity)
+            if pod.pause is None:
+                raise NotFound(f"no pod {identity.uid}")
+            there = pod.runs.get(name, [])
+            if there and there[0].restart > restart:
+                return
+            run = pod.run(name, restart)
+            if run is not None and (not run.is_new or self._facts.has_failed(run.id)):
+                return
+            if pod.pause.status != "running":
+                self._break(identity)
+                return
+            if run is not None:
+                await self._begin(_Start(identity, container, restart, run.id))
+                return
+            await self._launch(workload, pod, container, restart)
+
+    def _break(self, identity: Identity) -> None:
+        self._memory.broken.add(identity.key)
+        self._tell(identity)
+
+    def _wait(self, workload: Workload, name: str, restart: int, waiting: Waiting) -> None:
+        key = workload.identity.key
+        waits = self._memory.waits.setdefault(key, {})
+        if waits.get(name) != (restart, waiting):
+            waits[name] = (restart, waiting)
+            self._tell(workload.identity)
+
+    async def _launch(
+        self, workload: Workload, pod: Pod, container: Container, restart: int
+    ) -> None:
+        # Before the pull begins: its end must find what it was for.
+        waits = self._memory.waits.setdefault(workload.identity.key, {})
+        if waits.get(container.name, (-1,))[0] != restart:
+            waits[container.name] = (restart, Waiting("ContainerCreating"))
+        image = await self.images.need(workload, container, restart)
+        if isinstance(image, Waiting):
+            self._wait(workload, container.name, restart, image)
+            return
+        async with self._gate:
+            made = await self._make_run(workload, pod, container, restart, image)
+            if made is None:
+                return
+            await self._begin(_Start(workload.identity, container, restart, made))
+        waits.pop(container.name, None)
+        # A removed run's log is gone with it: never the last one's or the one's before.
+        for old in pod.runs.get(container.name, [])[_KEPT - 1 :]:
+            await self.remove(old.id)
+
+    async def _make_run(
+        self, workload: Workload, pod: Pod, container: Container, restart: int, image: Image
+    ) -> str | None:
+        """The container's ID; None where it has to wait."""
+        if pod.pause is None:
+            return None
+        identity = workload.identity
+        address = next(iter(pod.pause.addresses), "")
+        try:
+            await self._scratch.put(
+                pod.pause.id,
+                {
+                    "hosts": (hosts(workload, address), 0o644),
+                    f"messages/{container.name}.{restart}": (b"", 0o666),
+                },
+            )
+            made = [
+                *await mounts.mounts(self._engine, workload, container),
+                *specs.pod_files(
+                    workload, await self._scratch.mountpoint(identity), container, restart
+                ),
+            ]
+            wanted = specs.Run(pod.pause.id, restart, image.id, image.user, made)
+            body = specs.run(workload, container, wanted, self._host())
+        except (Invalid, Unsupported) as error:
+            waiting = Waiting("CreateContainerConfigError", error.message)
+            self._wait(workload, container.name, restart, waiting)
+            return None
+        try:
+            return await self._create(names.run(identity, container.name, restart), body)
+        except Conflict:
+            again = (await self.look(identity)).run(container.name, restart)
+            return again.id if again is not None else None
+        except (Invalid, NotFound, Refused) as error:
+            if (await self.look(identity)).pause is None:
+                raise NotFound(f"no pod {identity.uid}") from None
+            waiting = Waiting("CreateContainerError", redacted(error.message, container))
+            self._wait(workload, container.name, restart, waiting)
+            return None
+
+    async def _begin(self, run: _Start) -> None:
+        self._facts.beginning.add(run.id)
+        try:
+            await self._engine.call("POST", f"containers/{part(run.id)}/start")
+        except (Invalid, NotFound, Refused, Conflict) as error:
+            await self._failed(run, error.message)
+        finally:
+            self._facts.beginning.discard(run.id)
+
+    async def _failed(self, run: _Start, words: str) -> None:
+        """The engine would not start it: a run that ended, unless something else is the reason."""
+        pod = await self.look(run.identity)
+        there = pod.run(run.container.name, run.restart)
+        if pod.pause is None or there is None:
+            raise NotFound(f"no pod {run.identity.uid}")
+        if not there.is_new:
+            return
+        if pod.pause.status != "running":
+            self._break(run.identity)
+            return
+        how = start_error(time.time(), redacted(words, run.container))
+        await self._scratch.fail(pod.pause.id, run.container.name, run.restart, how)
+        self._facts.fail(run.id, how)
+        self._tell(run.identity)
+
+    async def remove(self, container: str) -> None:
+        """Removes one container, running or not; it is gone then, or an error says why not."""
+        params = {"force": True, "v": True}
+        try:
+            await self._engine.call("DELETE", f"containers/{part(container)}", params=params)
+        except NotFound:
+            return
+        except Conflict as error:
+            # Its removal is under way already, or something still joins it: look again.
+            raise Unavailable(error.message) from None
+
+
+def redacted(words: str, container: Container) -> str:
+    """An engine's words without the values of that container that are secret."""
+    secrets = {one.value for one in container.env if one.secret and one.value}
+    for field_ in container.secret_words:
+        kind, _, number = field_.rstrip("]").partition("[")
+        held = container.command if kind == "command" else container.args
+        if number.isdigit() and int(number) < len(held):
+            secrets.add(held[int(number)])
+    for secret in sorted(secrets, key=len, reverse=True):
+        words = words.replace(secret, "***")
+    return words

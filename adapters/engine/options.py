@@ -1,0 +1,36 @@
+"""What can be chosen for this backend."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Options(BaseModel):
+    """Options of the `engine` backend."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = ""
+    """Where the engine listens: `unix:///run/podman/podman.sock`, `tcp://10.0.0.1:2376`. Default:
+    DOCKER_HOST, then the usual sockets of Docker and Podman. Over TCP, DOCKER_TLS_VERIFY and
+    DOCKER_CERT_PATH mean what they mean to `docker`."""
+
+    owner: str = Field(default="podbridge", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    """Whose containers these are, as a label. Providers with the same one see each other's pods;
+    give each its own where several share an engine and must not. Default: podbridge."""
+
+    pause_image: str = ""
+    """The image of the container that holds a pod's namespaces. Default: one of our own, a few
+    hundred bytes, which is put into the engine without any registry. Another one must run /pause
+    (as registry.k8s.io/pause does); with it, the files of a volume cannot be replaced at once."""
+
+    network: str = ""
+    """The engine's network that pods join. Default: the engine's own default network."""
+
+    parallel: int = Field(default=8, ge=1, le=64)
+    """How many pods are made, and containers started, at a time. Default 8: engines serialize much
+    of it, so that more only makes each one slower."""
+
+    timeout: float = Field(default=120.0, gt=0)
+    """Seconds that the engine may take for one answer. Default 120: a busy machine's slowest start
+    of a container stays well below it."""

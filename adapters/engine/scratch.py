@@ -1,0 +1,144 @@
+"""A small volume of each pod for what is ours in it: /etc/hosts, messages, and failed starts.
+
+The pause container has it; containers get single files of it. It is written and read through the
+engine's archive calls, so that it works as well where the engine is on another machine.
+
+    hosts
+    messages/<container>.<restart>      what the container wrote to its terminationMessagePath
+    failed/<container>.<restart>        JSON: that this run could not be started, when and why
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+
+import orjson
+
+from adapters.engine import names
+from adapters.engine.client import Engine, part
+from bridge.errors import NotFound
+from bridge.workload import Exit, Identity, Workload
+
+PLACE = "/podbridge"
+"""Where it is mounted in the pause container."""
+LONGEST_MESSAGE = 4096
+"""Bytes: the last ones of the file (MaxContainerTerminationMessageLength)."""
+
+
+def volume(identity: Identity) -> str:
+    """The volume's name; no volume of a pod can have an underscore."""
+    return names.volume(identity, "_pod")
+
+
+def tar(files: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """An archive of (content, mode) by path, with the folders that they need."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        folders = {path.rpartition("/")[0] for path in files} - {""}
+        for folder in sorted(folders):
+            one = tarfile.TarInfo(folder)
+            one.type, one.mode = tarfile.DIRTYPE, 0o755
+            made.addfile(one)
+        for path, (content, mode) in files.items():
+            one = tarfile.TarInfo(path)
+            one.size, one.mode = len(content), mode
+            made.addfile(one, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def hosts(workload: Workload, address: str) -> bytes:
+    """/etc/hosts as the kubelet writes it (managedHostsFileContent in kubelet_pods.go)."""
+    lines = [
+        "# Kubernetes-managed hosts file.",
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "fe00::0\tip6-localnet",
+        "fe00::0\tip6-mcastprefix",
+        "fe00::1\tip6-allnodes",
+        "fe00::2\tip6-allrouters",
+    ]
+    own = [workload.hostname] if workload.hostname else []
+    if own and workload.subdomain:
+        space = workload.identity.namespace
+        own.insert(0, f"{workload.hostname}.{workload.subdomain}.{space}.svc.cluster.local")
+    if own and address:
+        lines.append("\t".join([address, *own]))
+    if workload.host_aliases:
+        lines += ["", "# Entries added by HostAliases."]
+        lines += ["\t".join([to, *found]) for to, found in workload.host_aliases]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+class Scratch:
+    """Reads and writes these volumes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._mountpoints: dict[str, str] = {}
+
+    async def make(self, identity: Identity) -> None:
+        """Makes the volume; if it is there, nothing more."""
+        name = volume(identity)
+        labels = names.labels(identity, self._engine.owner)
+        made = await self._engine.call(
+            "POST", "volumes/create", body={"Name": name, "Labels": labels}
+        )
+        self._mountpoints[name] = str(made["Mountpoint"])
+
+    async def mountpoint(self, identity: Identity) -> str:
+        """Where it is on the engine's host. NotFound."""
+        name = volume(identity)
+        if name not in self._mountpoints:
+            found = await self._engine.call("GET", f"volumes/{part(name)}")
+            self._mountpoints[name] = str(found["Mountpoint"])
+        return self._mountpoints[name]
+
+    def forget(self, identity: Identity) -> None:
+        """It was removed."""
+        self._mountpoints.pop(volume(identity), None)
+
+    async def put(self, pause: str, files: Mapping[str, tuple[bytes, int]]) -> None:
+        """Writes files of the volume of that pause container. NotFound."""
+        path = f"containers/{part(pause)}/archive"
+        await self._engine.send("PUT", path, params={"path": PLACE}, data=tar(files))
+
+    async def _get(self, pause: str, name: str) -> bytes | None:
+        path = f"containers/{part(pause)}/archive"
+        try:
+            async with self._engine.stream(
+                "GET", path, params={"path": f"{PLACE}/{name}"}
+            ) as answer:
+                content = await answer.read()
+        except NotFound:
+            return None
+        with tarfile.open(fileobj=io.BytesIO(content)) as found:
+            for one in found:
+                taken = found.extractfile(one)
+                if taken is not None:
+                    return taken.read()
+        return None
+
+    async def message(self, pause: str, container: str, restart: int) -> str:
+        """What that run left as its message; empty: nothing."""
+        found = await self._get(pause, f"messages/{container}.{restart}")
+        return (found or b"")[-LONGEST_MESSAGE:].decode(errors="replace")
+
+    async def fail(self, pause: str, container: str, restart: int, ended: Exit) -> None:
+        """Records that a run could not be started."""
+        said = {"at": ended.finished_at, "message": ended.message, "code": ended.code}
+        await self.put(pause, {f"failed/{container}.{restart}": (orjson.dumps(said), 0o600)})
+
+    async def failed(self, pause: str, container: str, restart: int) -> Exit | None:
+        """How that run failed to start; None: it was never tried, or is being tried."""
+        found = await self._get(pause, f"failed/{container}.{restart}")
+        if not found:
+            return None
+        said = orjson.loads(found)
+        return start_error(float(said["at"]), str(said["message"]))
+
+
+def start_error(at: float, message: str) -> Exit:
+    """How a run ends whose command cannot be started, as containerd tells it."""
+    return Exit(code=128, finished_at=at, started_at=at, reason="StartError", message=message)

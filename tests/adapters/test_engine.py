@@ -1,0 +1,356 @@
+"""`engine`: the contract on a real engine, and what only this backend does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import contract
+import pytest
+from contract import (
+    PATIENCE,
+    Bench,
+    RealContract,
+    container,
+    exit_of,
+    find,
+    is_running,
+    log,
+    until,
+    workload,
+)
+from engine_kit import IMAGE, EngineBench, Line, engine_address
+
+from adapters.engine import Adapter, Options
+from bridge.adapter import LogOptions
+from bridge.errors import Unavailable
+from bridge.workload import Container, Exit, Observed, Resources, Running, Security, Waiting
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contract's containers run that image here."""
+    plain = contract.container
+
+    def made(*command: str, **more: Any) -> Container:
+        return replace(plain(*command, **more), image=IMAGE)
+
+    monkeypatch.setattr(contract, "container", made)
+    monkeypatch.setattr("engine_kit.container", made)
+    monkeypatch.setitem(globals(), "container", made)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[EngineBench]:
+    made = EngineBench(engine_address())
+    yield made
+    await made.close()
+
+
+class TestEngine(RealContract):
+    async def test_facts_are_whole(self, bench: Bench) -> None:
+        adapter = await bench.adapter()
+        pod = bench.endless()
+        await bench.launch(adapter, pod)
+        observed = await until(adapter, pod.identity, is_running)
+        assert observed.identity == pod.identity
+        assert observed.accepted_at is not None
+        assert not observed.ended
+        assert observed.pod_ips
+        assert observed.host_ips
+        state = observed.containers[0]
+        assert isinstance(state.state, Running)
+        assert state.state.started_at >= observed.accepted_at - 1
+        # The engine's own name, as a node of a cluster has it.
+        assert re.fullmatch(r"(docker|podman)://[0-9a-f]{64}", state.container_id)
+        assert state.image == IMAGE
+        assert re.search(r"@sha256:[0-9a-f]{64}$", state.image_id)
+
+    async def test_signals(self, bench: Bench) -> None:
+        # Process 1 of a container cannot kill itself: here that is the pause container's.
+        pod = workload(container("sh", "-c", "kill -9 $$"), share_processes=True)
+        _, end = await self.finish(bench, pod)
+        assert (end.code, end.signal, end.reason) == (137, 9, "Error")
+
+    async def test_the_environment_is_exact(self, bench: Bench) -> None:
+        env = {"A": "1", "EMPTY": "", "SPACES": " a  b ", "LINES": "x\ny", "UTF": "\u00e9"}
+        pod = workload(container("env", "-0", env={**env, "PATH": "/bin"}), hostname="here")
+        adapter = await bench.adapter()
+        await bench.launch(adapter, pod)
+        await exit_of(adapter, pod.identity)
+        got = (await log(adapter, pod.identity)).decode().split("\0")[:-1]
+        found = dict(one.split("=", 1) for one in got)
+        assert found.pop("HOME") == "/root"
+        assert found.pop("HOSTNAME") == "here"
+        assert found == {**env, "PATH": "/bin"}
+
+
+async def finish(bench: EngineBench, one: Container, **more: Any) -> tuple[Exit, str]:
+    """A pod of one container to its end, and what it wrote."""
+    adapter = await bench.adapter()
+    pod = workload(one, **more)
+    await bench.launch(adapter, pod)
+    end = await exit_of(adapter, pod.identity)
+    return end, (await log(adapter, pod.identity)).decode()
+
+
+def sh(script: str, **more: Any) -> Container:
+    """A container that runs a shell script."""
+    return container("sh", "-c", script, **more)
+
+
+async def test_out_of_memory_is_told(bench: EngineBench) -> None:
+    limit = Resources(limits={"memory": 32 << 20})
+    end, _ = await finish(bench, container("tail", "/dev/zero", resources=limit))
+    assert (end.code, end.reason, end.signal) == (137, "OOMKilled", 9)
+
+
+async def test_limits_are_in_force(bench: EngineBench) -> None:
+    size = Resources({"cpu": 250}, {"cpu": 500, "memory": 64 << 20})
+    script = (
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; "
+        "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max"
+    )
+    _, text = await finish(bench, sh(f"{{ {script}; }} 2>/dev/null || true", resources=size))
+    assert text.split()[0] == str(64 << 20)
+    assert text.split()[1] == "50000"
+
+
+async def test_the_pods_names(bench: EngineBench) -> None:
+    script = "hostname; cat /etc/hosts; cat /proc/sys/net/ipv4/ip_unprivileged_port_start"
+    _, text = await finish(
+        bench,
+        sh(script),
+        hostname="here",
+        host_aliases=(("1.2.3.4", ("foo", "bar")),),
+        sysctls=(("net.ipv4.ip_unprivileged_port_start", "7"),),
+    )
+    lines = text.splitlines()
+    assert lines[0] == "here"
+    assert lines[1] == "# Kubernetes-managed hosts file."
+    assert "1.2.3.4\tfoo\tbar" in lines
+    assert any(re.fullmatch(r"[0-9.]+\there", line) for line in lines)
+    assert lines[-1] == "7"
+    # Nothing of the engine's own comes in.
+    assert not any("podbridge" in line for line in lines)
+
+
+async def test_containers_share_the_network_and_ipc(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    script = "for name in net ipc uts; do readlink /proc/self/ns/$name; done"
+    pod = workload(sh(script, name="a"), sh(script, name="b"))
+    await bench.launch(adapter, pod)
+    await until(adapter, pod.identity, lambda one: one.ended)
+    first = await log(adapter, pod.identity, "a")
+    assert len(first.split()) == 3
+    assert await log(adapter, pod.identity, "b") == first
+
+
+async def test_processes_are_shared_only_where_asked(bench: EngineBench) -> None:
+    for shared, first in ((True, "/pause"), (False, "sh")):
+        script = r"tr '\0' ' ' < /proc/1/cmdline; true"
+        _, text = await finish(bench, sh(script), share_processes=shared)
+        assert text.split()[0] == first
+
+
+async def test_users_and_groups(bench: EngineBench) -> None:
+    asked = Security(run_as_user=1000, run_as_group=2000, supplemental_groups=(7,), fs_group=3000)
+    _, text = await finish(bench, sh("id -u; id -g; id -G", security=asked))
+    user, group, groups = text.splitlines()
+    assert (user, group) == ("1000", "2000")
+    assert set(groups.split()) == {"2000", "3000", "7"}
+
+
+async def test_a_group_alone_is_the_image_users(bench: EngineBench) -> None:
+    _, text = await finish(bench, sh("id -u; id -g", security=Security(run_as_group=2000)))
+    assert text.split() == ["0", "2000"]
+
+
+async def test_privileges(bench: EngineBench) -> None:
+    script = "grep -E '^(CapEff|NoNewPrivs)' /proc/self/status; touch /x || echo cannot"
+    asked = Security(
+        read_only_root=True,
+        no_new_privileges=True,
+        drop_capabilities=("ALL",),
+        add_capabilities=("NET_BIND_SERVICE",),
+    )
+    _, text = await finish(bench, sh(f"{{ {script}; }} 2>&1", security=asked))
+    found = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    assert int(found["CapEff"], 16) == 1 << 10
+    assert found["NoNewPrivs"] == "1"
+    assert "Read-only file system" in text
+    assert text.endswith("cannot\n")
+
+
+async def test_non_root_is_refused_till_it_is_mended(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    pod = workload(sh("true", security=Security(run_as_non_root=True)))
+    await bench.launch(adapter, pod)
+    found = await find(adapter, pod.identity)
+    assert found is not None
+    state = found.containers[0].state
+    assert isinstance(state, Waiting)
+    assert state.reason == "CreateContainerConfigError"
+    assert state.message.startswith("container has runAsNonRoot and image will run as root (pod:")
+    mended = replace(pod.containers[0], security=Security(run_as_non_root=True, run_as_user=1))
+    await bench.launch(adapter, replace(pod, containers=(mended,)))
+    assert (await exit_of(adapter, pod.identity)).code == 0
+
+
+@pytest.mark.parametrize("path", ["/dev/termination-log", "/tmp/its/own"])
+async def test_messages_of_any_user(bench: EngineBench, path: str) -> None:
+    asked = Security(run_as_user=1000, read_only_root=True)
+    script = f"head -c 5000 /dev/zero | tr '\\0' x > {path}; printf end >> {path}; exit 3"
+    end, _ = await finish(bench, sh(script, security=asked, termination_message_path=path))
+    assert end.code == 3
+    assert end.message == "x" * 4093 + "end"
+
+
+async def test_a_long_log_stands_for_a_message_with_its_end(bench: EngineBench) -> None:
+    script = "seq 1 1000; exit 3"
+    end, _ = await finish(bench, sh(script, logs_as_message=True))
+    assert end.message.splitlines() == [str(one) for one in range(921, 1001)]
+    end, _ = await finish(bench, sh("seq 1 1000", logs_as_message=True))
+    assert end.message == ""
+
+
+async def test_an_image_that_cannot_be_pulled(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    pod = workload(replace(sh("true"), image="127.0.0.1:1/no/such:1"))
+    await bench.launch(adapter, pod)
+
+    def reason(observed: Observed) -> str:
+        state = observed.containers[0].state if observed.containers else None
+        return state.reason if isinstance(state, Waiting) else ""
+
+    found = await until(adapter, pod.identity, lambda one: reason(one) == "ErrImagePull")
+    state = found.containers[0].state
+    assert isinstance(state, Waiting)
+    assert "connection refused" in state.message
+    assert not found.ended
+    await adapter.start(pod, "main", 0)
+    found = await until(adapter, pod.identity, lambda one: reason(one) == "ImagePullBackOff")
+    state = found.containers[0].state
+    assert isinstance(state, Waiting)
+    assert state.message.startswith('Back-off pulling image "127.0.0.1:1/no/such:1": ')
+
+
+async def test_a_failed_start_is_remembered(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    pod = workload(container("/etc/passwd"))
+    await bench.launch(adapter, pod)
+    end = await exit_of(adapter, pod.identity)
+    assert (end.code, end.reason) == (128, "StartError")
+    assert "permission denied" in end.message
+    again = await bench.adapter()
+    assert await exit_of(again, pod.identity) == end
+    await again.start(pod, "main", 0)
+    assert await exit_of(again, pod.identity) == end
+
+
+async def test_secrets_are_in_no_words(bench: EngineBench) -> None:
+    end, _ = await finish(bench, container("/no/hidden", secret_words=("command[0]",)))
+    assert end.reason == "StartError"
+    assert "hidden" not in end.message
+
+
+async def test_a_dead_pause_container_is_a_disruption(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    pod = bench.endless()
+    await bench.launch(adapter, pod)
+    await until(adapter, pod.identity, is_running)
+    engine = await bench.engine()
+    await engine.call("POST", f"containers/{await bench.pause(pod.identity)}/kill")
+    await until(adapter, pod.identity, lambda one: one.disrupted)
+    await adapter.start(pod, "main", 1)
+    found = await until(adapter, pod.identity, lambda one: one.disrupted)
+    assert [one.restart for one in found.containers] == [0]
+
+
+async def test_a_deaf_container_is_killed_after_its_grace(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    pod = workload(sh("trap '' TERM; echo ready; while :; do sleep 0.1; done"))
+    await bench.launch(adapter, pod)
+    await until(adapter, pod.identity, is_running)
+    await adapter.kill(pod.identity, "main", 60)
+    await adapter.kill(pod.identity, "main", 0.5)
+    end = await exit_of(adapter, pod.identity)
+    assert (end.code, end.signal, end.reason) == (137, 9, "Error")
+
+
+async def test_the_stop_signal_is_the_containers(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    one = sh("trap 'exit 4' USR1; trap '' TERM; echo ready; sleep 1000 & wait")
+    pod = workload(replace(one, stop_signal="SIGUSR1"))
+    await bench.launch(adapter, pod)
+    await until(adapter, pod.identity, is_running)
+    pieces = adapter.logs(pod.identity, "main", LogOptions(follow=True))
+    async with asyncio.timeout(PATIENCE):
+        assert await anext(aiter(pieces)) == b"ready\n"
+    await pieces.aclose()
+    await adapter.kill(pod.identity, "main", 60)
+    assert (await exit_of(adapter, pod.identity)).code == 4
+
+
+async def test_two_owners_do_not_see_each_other(bench: EngineBench) -> None:
+    adapter = await bench.adapter()
+    await adapter.run(bench.endless())
+    other = EngineBench(bench.address)
+    assert await (await other.adapter()).list() == []
+    await other.close()
+    assert len(await adapter.list()) == 1
+
+
+async def test_an_engine_that_goes_and_comes_back(bench: EngineBench, tmp_path: Path) -> None:
+    line = Line(bench.address, tmp_path / "engine.sock")
+    await line.mend()
+    adapter = await bench.adapter(line.address)
+    pod = bench.endless()
+    await bench.launch(adapter, pod)
+    before = await until(adapter, pod.identity, is_running)
+    seen: asyncio.Queue[Observed] = asyncio.Queue()
+
+    async def watch() -> None:
+        async for one in adapter.events():
+            seen.put_nowait(one)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    await line.cut()
+    for call in (
+        adapter.list(),
+        adapter.run(pod),
+        adapter.start(pod, "main", 1),
+        adapter.stop(pod.identity, 0),
+        adapter.delete(pod.identity),
+        adapter.exec(pod.identity, "main", ["true"], stdin=False, tty=False),
+    ):
+        with pytest.raises(Unavailable):
+            await call
+    await line.mend()
+    assert await find(adapter, pod.identity) == before
+    await adapter.stop(pod.identity, 0)
+    async with asyncio.timeout(PATIENCE):
+        # What happened meanwhile is told once the engine is heard again.
+        while not isinstance((await seen.get()).containers[0].state, Exit):
+            pass
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await adapter.delete(pod.identity)
+    await adapter.close()
+    await line.cut()
+
+
+async def test_no_engine_is_unavailable() -> None:
+    adapter = Adapter("engine", Options(host="unix:///no/such.sock"))
+    with pytest.raises(Unavailable, match="podman"):
+        await adapter.open()
+    with pytest.raises(Unavailable, match="not open"):
+        await adapter.list()
+    await adapter.close()

@@ -1,0 +1,637 @@
+"""The parts of `engine` that need no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import struct
+import tarfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adapters.engine import client, discovery, names, observe, oom, pause, references, specs
+from adapters.engine.check import check
+from adapters.engine.facts import unframed
+from adapters.engine.images import Backoff, Image, Images
+from adapters.engine.launch import redacted
+from adapters.engine.scratch import hosts
+from bridge.errors import (
+    BridgeError,
+    Invalid,
+    NotFound,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+from bridge.workload import (
+    Container,
+    EnvVar,
+    Exit,
+    Identity,
+    PullCredential,
+    Resources,
+    Role,
+    Running,
+    Security,
+    Waiting,
+    Workload,
+)
+
+WHO = Identity("cluster", "node", "space", "pod", "uid", 0)
+GIB = 1 << 30
+HOST = specs.Host(owner="me", podman=True, memory=16 * GIB)
+
+
+def container(name: str = "main", role: Role = Role.MAIN, **more: Any) -> Container:
+    return Container(name=name, role=role, image="busybox", **more)
+
+
+def workload(*containers: Container, **more: Any) -> Workload:
+    return Workload(WHO, containers or (container(),), **more)
+
+
+def body(one: Container, host: specs.Host = HOST, image_user: str = "", **more: Any) -> Any:
+    run = specs.Run("p" * 64, 0, "sha256:1", image_user, ())
+    return specs.run(workload(one, **more), one, run, host)
+
+
+class TestReferences:
+    @pytest.mark.parametrize(
+        ("asked", "whole"),
+        [
+            ("busybox", "docker.io/library/busybox:latest"),
+            ("busybox:1.37", "docker.io/library/busybox:1.37"),
+            ("docker.io/busybox", "docker.io/library/busybox:latest"),
+            ("index.docker.io/me/app:1", "docker.io/me/app:1"),
+            ("me/app", "docker.io/me/app:latest"),
+            ("localhost/app", "localhost/app:latest"),
+            ("127.0.0.1:5000/a/b:x", "127.0.0.1:5000/a/b:x"),
+            ("r.io/a@sha256:" + "0" * 64, "r.io/a@sha256:" + "0" * 64),
+            ("r.io/a:1@sha256:" + "0" * 64, "r.io/a:1@sha256:" + "0" * 64),
+        ],
+    )
+    def test_names_are_completed(self, asked: str, whole: str) -> None:
+        assert references.normalized(asked) == whole
+
+    @pytest.mark.parametrize("asked", ["", "BAD IMG", "r.io/UPPER", "a:b:c", "r.io/x@sha256:1"])
+    def test_what_is_no_name(self, asked: str) -> None:
+        with pytest.raises(Invalid, match="invalid reference format"):
+            references.normalized(asked)
+
+    def test_the_digest_of_its_own_repository_is_shown(self) -> None:
+        digests = ["a.io/x@sha256:1", "docker.io/library/busybox@sha256:2"]
+        found = references.resolved("docker.io/library/busybox:1", "sha256:9", digests)
+        assert found == "docker.io/library/busybox@sha256:2"
+        assert references.resolved("r.io/a:1", "sha256:9", []) == "sha256:9"
+
+    @pytest.mark.parametrize(
+        ("registry", "image", "fits"),
+        [
+            ("r.io", "r.io/a", True),
+            ("https://r.io/v1/", "r.io/a", True),
+            ("r.io/team", "r.io/team/a", True),
+            ("r.io/team", "r.io/other/a", False),
+            ("*.r.io", "eu.r.io/a", True),
+            ("*.r.io", "a.b.r.io/x", False),
+            ("r.io", "r.io:5000/a", False),
+            ("r.io:5000", "r.io:5000/a", True),
+            ("https://index.docker.io/v1/", "busybox", True),
+            ("docker.io", "busybox", True),
+            ("https://index.docker.io/v1/", "r.io/a", False),
+        ],
+    )
+    def test_which_login_fits(self, registry: str, image: str, fits: bool) -> None:
+        login = PullCredential(registry, "u", "p")
+        assert references.logins(references.normalized(image), [login]) == ([login] * fits)
+
+    def test_the_closest_login_comes_first(self) -> None:
+        wide, close = PullCredential("r.io", "u", "p"), PullCredential("r.io/team", "u", "p")
+        assert references.logins("r.io/team/a:1", [wide, close]) == [close, wide]
+
+    def test_the_header_is_the_engines(self) -> None:
+        sent = references.header(PullCredential("r.io", "me", "\u00e9>?"))["X-Registry-Auth"]
+        said = json.loads(base64.urlsafe_b64decode(sent))
+        assert said == {"username": "me", "password": "\u00e9>?", "serveraddress": "r.io"}
+
+
+class TestSpecs:
+    def test_commands_are_kubernetes_own(self) -> None:
+        assert not {"Entrypoint", "Cmd"} & body(container()).keys()
+        args = body(container(args=("a",)))
+        assert "Entrypoint" not in args
+        assert args["Cmd"] == ["a"]
+        both = body(container(command=("c",), args=("a",)))
+        assert (both["Entrypoint"], both["Cmd"]) == (["c"], ["a"])
+        # The image's own arguments are not for another command.
+        assert body(container(command=("c",)))["Cmd"] == []
+
+    @pytest.mark.parametrize(
+        ("security", "image_user", "user"),
+        [
+            (Security(), "app", ""),
+            (Security(run_as_user=5), "app", "5"),
+            (Security(run_as_user=5, run_as_group=6), "", "5:6"),
+            (Security(run_as_group=6), "app:staff", "app:6"),
+            (Security(run_as_group=6), "", "0:6"),
+            (Security(run_as_non_root=True), "1000", ""),
+            (Security(run_as_non_root=True, run_as_user=1), "root", "1"),
+        ],
+    )
+    def test_users(self, security: Security, image_user: str, user: str) -> None:
+        assert body(container(security=security), image_user=image_user)["User"] == user
+
+    @pytest.mark.parametrize(
+        ("user", "image_user", "words"),
+        [
+            (0, "1000", "runAsUser breaks non-root policy"),
+            (None, "", "image will run as root"),
+            (None, "0:0", "image will run as root"),
+            (None, "app", r"non-numeric user \(app\), cannot verify"),
+        ],
+    )
+    def test_non_root_is_made_sure_of(self, user: int | None, image_user: str, words: str) -> None:
+        one = container(security=Security(run_as_non_root=True, run_as_user=user))
+        with pytest.raises(Invalid, match=words):
+            body(one, image_user=image_user)
+
+    def test_security(self) -> None:
+        asked = Security(
+            supplemental_groups=(7, 5),
+            fs_group=6,
+            read_only_root=True,
+            no_new_privileges=True,
+            add_capabilities=("NET_ADMIN",),
+            drop_capabilities=("ALL",),
+            seccomp="Unconfined",
+        )
+        found = body(container(security=asked))["HostConfig"]
+        assert found["GroupAdd"] == ["5", "6", "7"]
+        assert found["SecurityOpt"] == ["no-new-privileges", "seccomp=unconfined"]
+        assert (found["CapAdd"], found["CapDrop"]) == (["NET_ADMIN"], ["ALL"])
+        assert found["ReadonlyRootfs"]
+        assert not found["Privileged"]
+
+    def test_limits(self) -> None:
+        size = Resources({"cpu": 250, "memory": GIB}, {"cpu": 500, "memory": 2 * GIB})
+        found = body(container(resources=size))["HostConfig"]
+        assert found["CpuShares"] == 256
+        assert (found["CpuPeriod"], found["CpuQuota"]) == (100_000, 50_000)
+        assert found["Memory"] == found["MemorySwap"] == 2 * GIB
+
+    def test_no_limit_is_none(self) -> None:
+        found = body(container())["HostConfig"]
+        assert found["CpuShares"] == 2
+        assert not {"Memory", "CpuQuota"} & found.keys()
+
+    def test_oom_scores_follow_the_class(self) -> None:
+        same = {"cpu": 100, "memory": GIB}
+        sure = container(resources=Resources(same, same))
+        some = container(resources=Resources({"memory": 4 * GIB}))
+        none = container()
+        score = specs.oom_score
+        assert score(workload(sure), sure, 16 * GIB) == -997
+        assert score(workload(none), none, 16 * GIB) == 1000
+        assert score(workload(some), some, 16 * GIB) == 750
+        assert score(workload(sure, none), none, 16 * GIB) == 999
+        weak = replace(HOST, lowers_oom_scores=False)
+        assert body(sure, weak)["HostConfig"]["OomScoreAdj"] == 0
+
+    def test_a_sidecar_outlives_whom_it_serves(self) -> None:
+        main = container(resources=Resources({"memory": 4 * GIB}))
+        side = container("side", Role.SIDECAR)
+        assert specs.oom_score(workload(side, main), side, 16 * GIB) == 750
+
+    def test_namespaces_are_the_pause_containers(self) -> None:
+        joined = "container:" + "p" * 64
+        found = body(container())["HostConfig"]
+        assert [found[f"{one}Mode"] for one in ("Network", "Ipc", "UTS")] == [joined] * 3
+        assert "PidMode" not in found
+        assert body(container(), share_processes=True)["HostConfig"]["PidMode"] == joined
+        host = body(container(), host_network=True, host_pid=True, host_ipc=True)["HostConfig"]
+        assert [host[f"{one}Mode"] for one in ("Network", "Ipc", "Pid", "UTS")] == ["host"] * 4
+        docker = body(container(), replace(HOST, podman=False))
+        assert "UTSMode" not in docker["HostConfig"]
+        assert "UnsetEnv" not in docker
+
+    def test_only_asked_variables_are_there(self) -> None:
+        assert body(container())["UnsetEnv"] == ["TERM", "container"]
+        own = container(env=(EnvVar("TERM", "vt100"),))
+        assert body(own)["Env"] == ["TERM=vt100"]
+        assert body(own)["UnsetEnv"] == ["container"]
+
+    def test_labels_tell_all_but_secrets(self) -> None:
+        one = container(env=(EnvVar("A", "hidden", secret=True),), args=("hidden",))
+        labels = body(one)["Labels"]
+        assert names.identity_of(labels) == WHO
+        assert labels[names.CONTAINER] == "main"
+        assert labels[names.RESTART] == "0"
+        assert "hidden" not in str(labels)
+
+    def test_the_pod_has_its_names(self) -> None:
+        pod = workload(hostname="here", sysctls=(("net.a", "1"),))
+        found = specs.pause(pod, HOST, "sha256:1", "/pause", ())
+        assert found["Hostname"] == "here"
+        assert found["HostConfig"]["Sysctls"] == {"net.a": "1"}
+        assert found["HostConfig"]["IpcMode"] == "shareable"
+
+    def test_own_mounts_win_over_the_pods_files(self) -> None:
+        def targets(one: Container, **more: Any) -> list[str]:
+            return [bind["Target"] for bind in specs.pod_files(workload(one, **more), "/m", one, 3)]
+
+        assert targets(container()) == ["/etc/hosts", "/dev/termination-log"]
+        assert targets(container(termination_message_path="")) == ["/etc/hosts"]
+        assert targets(container(), host_network=True) == ["/dev/termination-log"]
+        found = specs.pod_files(workload(), "/m", container(), 3)
+        assert found[1]["Source"] == "/m/messages/main.3"
+
+    def test_hosts(self) -> None:
+        pod = workload(hostname="here", subdomain="sub", host_aliases=(("1.2.3.4", ("a", "b")),))
+        text = hosts(pod, "10.0.0.2").decode()
+        assert text.startswith("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n")
+        assert "10.0.0.2\there.sub.space.svc.cluster.local\there\n" in text
+        assert text.endswith("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n")
+
+
+class TestNames:
+    def test_a_name_follows_from_the_key_alone(self) -> None:
+        other = replace(WHO, name="other", namespace="else", node="far")
+        assert names.pause(other) == names.pause(WHO)
+        keys = [replace(WHO, cluster="x"), replace(WHO, uid="x"), replace(WHO, attempt=1)]
+        assert len({names.pause(one) for one in [WHO, *keys]}) == 4
+
+    def test_labels_without_an_identity_are_not_ours(self) -> None:
+        labels = names.labels(WHO, "me")
+        assert names.identity_of(labels) == WHO
+        assert names.identity_of({}) is None
+        assert names.identity_of({**labels, names.ATTEMPT: "x"}) is None
+
+
+def seen(
+    name: str = "", restart: int = 0, status: str = "running", id_: str = "", **labels: str
+) -> observe.Entry:
+    more = {"containers": "main", "mains": "main", **labels}
+    found = names.labels(WHO, "me", **more)
+    return observe.Entry(
+        id=id_ or f"{name}{restart}" or "pause",
+        identity=WHO,
+        status=status,
+        created=100.0,
+        container=name,
+        restart=restart,
+        labels=found,
+        addresses=() if name else ("10.0.0.2",),
+    )
+
+
+def ended_at(at: float, code: int = 0) -> observe.Fact:
+    return observe.Fact(Exit(code, at, "Error" if code else "Completed"), "podman://x")
+
+
+class TestObserve:
+    PAUSE = seen(id_="pause")
+    RUNS = observe.Fact(Running(101.0), "podman://x")
+
+    def look(
+        self, entries: Sequence[observe.Entry], facts: Mapping[str, observe.Fact], **more: Any
+    ) -> Any:
+        pod = observe.pods(entries)[WHO.key]
+        return observe.observed(pod, facts, more.pop("waits", {}), **more)
+
+    def test_a_running_pod(self) -> None:
+        found = self.look([self.PAUSE, seen("main")], {"main0": self.RUNS})
+        assert found.identity == WHO
+        assert found.pod_ips == ("10.0.0.2",)
+        assert isinstance(found.containers[0].state, Running)
+        assert (found.ended, found.disrupted, found.accepted_at) == (False, False, 100.0)
+
+    def test_the_last_run_counts_and_the_one_before_is_told(self) -> None:
+        runs = [seen("main", 3, "exited"), seen("main", 4)]
+        facts = {"main3": ended_at(102.0, 7), "main4": self.RUNS}
+        (state,) = self.look([self.PAUSE, *runs], facts).containers
+        assert state.restart == 4
+        assert state.previous.code == 7
+
+    def test_what_waits_is_told_before_there_is_a_container(self) -> None:
+        waits = {"main": (5, Waiting("ImagePullBackOff", "words"))}
+        runs = [seen("main", 4, "exited")]
+        found = self.look([self.PAUSE, *runs], {"main4": ended_at(102.0, 7)}, waits=waits)
+        (state,) = found.containers
+        assert (state.restart, state.state.reason) == (5, "ImagePullBackOff")
+        assert state.previous.code == 7
+        assert state.container_id == ""
+        assert not found.ended
+
+    def test_a_wait_for_a_run_that_is_there_is_over(self) -> None:
+        waits = {"main": (4, Waiting("ErrImagePull"))}
+        found = self.look([self.PAUSE, seen("main", 4)], {"main4": self.RUNS}, waits=waits)
+        (state,) = found.containers
+        assert isinstance(state.state, Running)
+
+    def test_it_has_ended_when_every_container_has(self) -> None:
+        pair = {"containers": "init,main"}
+        holder = seen(id_="pause", **pair)
+        init, main = seen("init", 0, "exited", **pair), seen("main", 0, "exited", **pair)
+        facts = {"init0": ended_at(101.0), "main0": ended_at(102.0)}
+        assert not self.look([holder, init], facts).ended
+        assert self.look([holder, init], facts, stopped=True).ended
+        assert self.look([holder, init, main], facts).ended
+
+    def test_a_dead_pause_container_disrupts_what_had_not_ended(self) -> None:
+        dead = replace(self.PAUSE, status="exited")
+        main = seen("main", 0, "exited")
+        facts = {"pause": ended_at(110.0, 137), "main0": ended_at(109.0)}
+        assert not self.look([dead, main], facts).disrupted
+        later = {**facts, "main0": ended_at(111.0, 137)}
+        found = self.look([dead, main], later)
+        assert (found.disrupted, found.ended) == (True, True)
+        assert self.look([dead], facts).disrupted
+        assert not self.look([dead], facts, leaving=True).disrupted
+        assert self.look([main], facts).disrupted
+
+    def test_times_have_nanoseconds(self) -> None:
+        assert observe.parse_time("1970-01-01T00:00:01.5Z") == 1.5
+        assert observe.parse_time("1970-01-01T02:00:00.123456789+02:00") == pytest.approx(0.1234568)
+        assert observe.parse_time("0001-01-01T00:00:00Z") is None
+
+    @pytest.mark.parametrize(
+        ("state", "expected"),
+        [
+            ({"ExitCode": 0}, (0, "Completed", 0)),
+            ({"ExitCode": 3}, (3, "Error", 0)),
+            ({"ExitCode": 137}, (137, "Error", 9)),
+            ({"ExitCode": 143}, (143, "Error", 15)),
+            ({"ExitCode": 137, "OOMKilled": True}, (137, "OOMKilled", 9)),
+            ({"ExitCode": -1}, (137, "ContainerStatusUnknown", 0)),
+            (
+                {"ExitCode": 0, "FinishedAt": "0001-01-01T00:00:00Z"},
+                (137, "ContainerStatusUnknown", 0),
+            ),
+        ],
+    )
+    def test_exits(self, state: dict[str, Any], expected: tuple[int, str, int]) -> None:
+        times = {"StartedAt": "1970-01-01T00:00:01Z", "FinishedAt": "1970-01-01T00:00:02Z"}
+        found = observe.ended({**times, **state}, 0.0)
+        assert (found.code, found.reason, found.signal) == expected
+
+    def test_what_the_engine_lists(self) -> None:
+        said = {
+            "Id": "abc",
+            "State": "Running",
+            "Created": 7,
+            "Labels": names.labels(WHO, "me", container="main", restart="2"),
+            "NetworkSettings": {"Networks": {"n": {"IPAddress": "10.0.0.2"}}},
+        }
+        found = observe.entry(said)
+        assert found is not None
+        assert (found.container, found.restart, found.status) == ("main", 2, "running")
+        assert found.addresses == ("10.0.0.2",)
+        assert observe.entry({**said, "Labels": None}) is None
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            (400, Invalid),
+            (401, Unauthorized),
+            (403, Unauthorized),
+            (404, NotFound),
+            (409, client.Conflict),
+            (429, Throttled),
+            (500, client.Refused),
+            (503, client.Refused),
+        ],
+    )
+    def test_by_status(self, status: int, kind: type[BridgeError]) -> None:
+        error = client.error_of(status, b'{"message": "why"}')
+        assert type(error) is kind
+        assert error.message == "why"
+
+    def test_by_words(self) -> None:
+        taken = b'{"message": "x: that name is already in use", "cause": "c"}'
+        assert isinstance(client.error_of(500, taken), client.Conflict)
+        full = b"write /var/x: no space left on device"
+        assert type(client.error_of(500, full)) is Unavailable
+        assert client.error_of(502, b"").message == "the engine answered 502"
+
+    def test_words_do_not_tell_secrets(self) -> None:
+        one = container(
+            command=("/bin/pass",),
+            args=("plain", "word"),
+            secret_words=("args[1]",),
+            env=(EnvVar("A", "hidden", secret=True), EnvVar("B", "shown")),
+        )
+        assert redacted("hidden shown word /bin/pass", one) == "*** shown *** /bin/pass"
+
+
+class TestDiscovery:
+    def test_a_missing_engine_says_where_and_what_to_do(self) -> None:
+        with pytest.raises(Unavailable, match=r"option host: no socket at /no/sock.*DOCKER_HOST"):
+            discovery.find("unix:///no/sock", {})
+        with pytest.raises(Unavailable, match="DOCKER_HOST: no socket at /no/other"):
+            discovery.find("", {"DOCKER_HOST": "unix:///no/other"})
+
+    def test_the_option_wins(self) -> None:
+        found = discovery.find("tcp://h:1", {"DOCKER_HOST": "tcp://other:2"})
+        assert found == "tcp://h:1"
+
+    @pytest.mark.parametrize("wrong", ["nonsense", "ssh://h", "unix://"])
+    def test_what_is_no_address(self, wrong: str) -> None:
+        with pytest.raises(Invalid, match="is no unix:// or tcp:// address"):
+            discovery.find(wrong, {})
+
+    def test_the_order_of_the_sockets(self) -> None:
+        assert discovery.sockets({"XDG_RUNTIME_DIR": "/run/user/1"}) == [
+            "/var/run/docker.sock",
+            "/run/user/1/docker.sock",
+            "/run/user/1/podman/podman.sock",
+            "/run/podman/podman.sock",
+        ]
+
+    def test_missing_certificates_are_told(self) -> None:
+        with pytest.raises(Invalid, match="DOCKER_CERT_PATH /no/where"):
+            discovery.tls("tcp://h:1", {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no/where"})
+        assert discovery.tls("tcp://h:1", {}) is None
+
+
+class TestSmallThings:
+    def test_the_kernel_names_whom_it_killed(self) -> None:
+        name = b"a" * 64
+        said = b"oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/x,task_memcg=/p/libpod-%s,task=t"
+        assert oom.killed(b"3,1,2,-;" + said % name) == name.decode()
+        assert oom.killed(b"3,1,2,-;something else " + name) == ""
+
+    @pytest.mark.parametrize(("architecture", "machine"), [("amd64", 62), ("aarch64", 183)])
+    def test_the_pause_program_is_an_executable(self, architecture: str, machine: int) -> None:
+        program = pause.program(architecture)
+        assert program[:4] == b"\x7fELF"
+        assert struct.unpack_from("<HH", program, 16) == (2, machine)
+        size, memory = struct.unpack_from("<QQ", program, 64 + 32)
+        assert size == memory == len(program)
+        with tarfile.open(fileobj=io.BytesIO(pause.archive(architecture))) as tar:
+            assert [(one.name, one.mode) for one in tar] == [("pause", 0o755)]
+
+    def test_another_machine_needs_another_image(self) -> None:
+        with pytest.raises(Unsupported, match="pause_image"):
+            pause.program("riscv64")
+
+    def test_a_logs_frames_are_taken_away(self) -> None:
+        assert unframed(b"\1\0\0\0\0\0\0\2hi\2\0\0\0\0\0\0\1!") == b"hi!"
+
+    def test_what_cannot_be_given_is_refused_by_name(self) -> None:
+        one = container(
+            security=Security(seccomp="profiles/x.json"), resources=Resources(limits={"gpu": 1})
+        )
+        engine: Any = SimpleNamespace(local=True, podman=True, info={})
+        assert [found.field for found in check(workload(one), engine)] == [
+            "spec.containers[0].resources",
+            "spec.containers[0].securityContext.seccompProfile.localhostProfile",
+        ]
+
+
+class Registry:
+    """An engine of which only images are asked for."""
+
+    def __init__(self) -> None:
+        self.images: set[str] = set()
+        self.failure = ""
+        self.pulls: list[tuple[str, Mapping[str, str]]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def call(self, method: str, path: str, **_: Any) -> Any:
+        reference = path.removeprefix("images/").removesuffix("/json")
+        if reference not in self.images:
+            raise NotFound("no such image")
+        return {"Id": "sha256:1", "RepoDigests": [], "Config": {"User": "app"}}
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, params: Mapping[str, str], headers: Mapping[str, str]
+    ) -> AsyncIterator[Any]:
+        self.pulls.append((params["fromImage"], headers))
+        await self.gate.wait()
+        if not self.failure:
+            self.images.add(params["fromImage"])
+
+        async def content() -> AsyncIterator[bytes]:
+            yield b'{"status": "Pulling"}\n'
+            if self.failure:
+                yield json.dumps({"error": self.failure}).encode() + b"\n"
+
+        yield SimpleNamespace(content=content())
+
+
+class TestImages:
+    """With a clock of their own: no test waits for a back-off."""
+
+    @pytest.fixture(autouse=True)
+    async def made(self) -> AsyncIterator[None]:
+        self.now = 1000.0
+        self.told: asyncio.Queue[tuple[str, Waiting | None]] = asyncio.Queue()
+        self.registry = Registry()
+        engine: Any = self.registry
+        self.images = Images(engine, self.tell, lambda: self.now)
+        yield
+        await self.images.close()
+
+    def tell(self, who: Identity, name: str, restart: int, waiting: Waiting | None) -> None:
+        self.told.put_nowait((who.uid, waiting))
+
+    async def need(self, policy: str = "IfNotPresent", uid: str = "uid", **more: Any) -> Any:
+        one = replace(container(image_pull_policy=policy), **more)
+        pod = Workload(replace(WHO, uid=uid), (one,))
+        return await self.images.need(pod, one, 0)
+
+    async def test_a_pull_is_waited_for_outside(self) -> None:
+        assert await self.need() == Waiting("ContainerCreating", 'Pulling image "busybox"')
+        assert await self.told.get() == ("uid", None)
+        found = await self.need()
+        assert isinstance(found, Image)
+        assert (found.id, found.user) == ("sha256:1", "app")
+        assert len(self.registry.pulls) == 1
+
+    async def test_pods_share_a_pull(self) -> None:
+        self.registry.gate.clear()
+        for uid in ("a", "b", "a"):
+            assert (await self.need(uid=uid)).reason == "ContainerCreating"
+        self.registry.gate.set()
+        assert {(await self.told.get())[0] for _ in range(2)} == {"a", "b"}
+        assert len(self.registry.pulls) == 1
+
+    async def test_always_pulls_for_every_run(self) -> None:
+        self.registry.images.add("docker.io/library/busybox:latest")
+        assert isinstance(await self.need(), Image)
+        for _ in range(2):
+            assert (await self.need("Always")).reason == "ContainerCreating"
+            await self.told.get()
+            assert isinstance(await self.need("Always"), Image)
+        assert len(self.registry.pulls) == 2
+
+    async def test_never_is_never(self) -> None:
+        found = await self.need("Never")
+        assert found.reason == "ErrImageNeverPull"
+        assert "not present with pull policy of Never" in found.message
+        assert self.registry.pulls == []
+
+    async def test_a_wrong_name(self) -> None:
+        found = await self.need(image="NO SUCH")
+        assert found.reason == "InvalidImageName"
+
+    async def test_failures_back_off(self) -> None:
+        self.registry.failure = "no such host"
+        for delay in (10, 20, 40, 80, 160, 300, 300):
+            assert (await self.need()).reason == "ContainerCreating"
+            assert await self.told.get() == ("uid", Waiting("ErrImagePull", "no such host"))
+            found = await self.need()
+            assert found.reason == "ImagePullBackOff"
+            assert found.message == 'Back-off pulling image "busybox": no such host'
+            self.now += delay - 1
+            assert (await self.need()).reason == "ImagePullBackOff"
+            self.now += 1
+        self.registry.failure = ""
+        assert (await self.need()).reason == "ContainerCreating"
+        await self.told.get()
+        assert isinstance(await self.need(), Image)
+
+    async def test_another_pods_failure_holds_nobody_up(self) -> None:
+        self.registry.failure = "denied"
+        await self.need(uid="a")
+        await self.told.get()
+        assert (await self.need(uid="a")).reason == "ImagePullBackOff"
+        assert (await self.need(uid="b")).reason == "ContainerCreating"
+        await self.told.get()
+
+    async def test_who_is_gone_is_told_nothing(self) -> None:
+        self.registry.gate.clear()
+        await self.need(uid="a")
+        await self.need(uid="b")
+        self.images.forget(replace(WHO, uid="a"))
+        self.registry.gate.set()
+        assert (await self.told.get())[0] == "b"
+        assert self.told.empty()
+
+    async def test_each_login_is_tried(self) -> None:
+        logins = [PullCredential("r.io", "u", "p"), PullCredential("r.io/team", "u", "p")]
+        self.registry.failure = "denied"
+        one = replace(container(), image="r.io/team/a")
+        await self.images.need(Workload(WHO, (one,), pull_credentials=tuple(logins)), one, 0)
+        assert (await self.told.get())[1] == Waiting("ErrImagePull", "denied")
+        assert [image for image, _ in self.registry.pulls] == ["r.io/team/a:latest"] * 2
+        assert all("X-Registry-Auth" in headers for _, headers in self.registry.pulls)
+
+    def test_a_long_quiet_clears_the_backoff(self) -> None:
+        one = Backoff()
+        for _ in range(4):
+            one.fail(0.0, "x")
+        assert one.until == 80.0
+        one.fail(80.0 + 601.0, "x")
+        assert one.until == 681.0 + 10.0
