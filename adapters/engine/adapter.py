@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from adapters.engine import addresses, capabilities, names, subpaths
+from adapters.engine import addresses, capabilities, mounts, names, subpaths
 from adapters.engine.abilities import Abilities
 from adapters.engine.check import check
 from adapters.engine.client import Conflict, Engine, part
@@ -94,23 +94,35 @@ class Adapter(Abilities):
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of the engine's calls."""
         filters = names.filters(self._engine.owner)
+        # Before the pods: whoever has a mount is among them, or is gone.
+        held = self._held()
         said = await self._engine.call(
             "GET", "containers/json", params={"all": True, "filters": filters}
         )
         entries = [one for one in map(entry, said or ()) if one is not None]
-        kept = [one.id for one in entries]
-        self._facts.keep(kept)
+        listed = [one.id for one in entries]
+        self._facts.keep(listed)
         for container in self._stops.pending():
-            if container not in kept:
+            if container not in listed:
                 self._stops.ended(container)
         found = pods(entries)
         # A removal may have ended between containers and volumes.
-        for _, identity in await self._volumes():
-            if identity.key not in found and identity.key not in self._memory.making:
-                found[identity.key] = Pod(identity)
+        for identity in {one for _, one in await self._volumes() if one.key not in found}:
+            # Or the pod was made since the containers were listed.
+            pod = await self._launcher.look(identity)
+            if pod.pause is not None or identity.key not in self._memory.making:
+                found[identity.key] = pod
         self._memory.keep(found.keys())
+        kept = {mounts.held_of(self._engine, pod.identity) for pod in found.values()}
+        for left in held - kept:
+            await asyncio.to_thread(subpaths.release, left)
         order = sorted(found.values(), key=lambda pod: pod.order)
         return await self._observe(order)
+
+    def _held(self) -> set[str]:
+        if not self._engine.local or not subpaths.allowed():
+            return set()
+        return set(subpaths.pods(mounts.held_by(self._engine)))
 
     async def _volumes(self) -> Sequence[tuple[str, Identity]]:
         """All volumes of this owner, and whose they are. One label alone is asked for: of several
@@ -215,7 +227,7 @@ class Adapter(Abilities):
 
     async def _remove_volumes(self, identity: Identity) -> None:
         if subpaths.allowed():
-            await asyncio.to_thread(subpaths.release, names.digest(identity))
+            await asyncio.to_thread(subpaths.release, mounts.held_of(self._engine, identity))
         for name, owner in await self._volumes():
             if owner.key != identity.key:
                 continue

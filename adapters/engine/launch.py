@@ -17,7 +17,7 @@ from adapters.engine import mounts, names, specs, volumes
 from adapters.engine.client import Conflict, Engine, Refused, part
 from adapters.engine.facts import Facts
 from adapters.engine.images import Image, Images
-from adapters.engine.observe import Pod, entry, pods
+from adapters.engine.observe import Entry, Pod, entry, pods
 from adapters.engine.pause import COMMAND, PauseImage
 from adapters.engine.references import normalized
 from adapters.engine.scratch import Scratch, hosts, start_error, volume
@@ -41,10 +41,13 @@ class Memory:
     """Pods that are being made just now."""
     leaving: set[Key] = field(default_factory=set)
     """Pods that are being deleted just now."""
+    filled: set[Key] = field(default_factory=set)
+    """Pods whose pause container was started, and whose volumes were filled, from here."""
 
     def keep(self, keys: Set[Key]) -> None:
         """Forgets all pods but these and those that are being made."""
-        for key in {*self.waits, *self.stopped, *self.broken} - keys - self.making:
+        known = {*self.waits, *self.stopped, *self.broken, *self.filled}
+        for key in known - keys - self.making:
             self.forget(key)
 
     def forget(self, key: Key) -> None:
@@ -52,6 +55,7 @@ class Memory:
         self.waits.pop(key, None)
         self.stopped.discard(key)
         self.broken.discard(key)
+        self.filled.discard(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +169,14 @@ class Launcher:
             made = pod.pause.id
         else:
             self._memory.forget(identity.key)
-        # Both may be repeated; what is in the volumes only as long as no container uses them.
-        await self._engine.call("POST", f"containers/{part(made)}/start")
+        await self._prepare(workload, made)
+
+    async def _prepare(self, workload: Workload, pause: str) -> None:
+        """Starts the pause container and fills the volumes. Both may be repeated, as long as the
+        pod has no other container."""
+        await self._engine.call("POST", f"containers/{part(pause)}/start")
         await volumes.fill(self._engine, workload)
+        self._memory.filled.add(workload.identity.key)
 
     async def _image_of_pause(self) -> str:
         if not self._pause_image:
@@ -200,13 +209,25 @@ class Launcher:
             run = pod.run(name, restart)
             if run is not None and (not run.is_new or self._facts.has_failed(run.id)):
                 return
-            if pod.pause.status != "running":
+            if self._may_be_empty(workload, pod, pod.pause):
+                await self._prepare(workload, pod.pause.id)
+                pod = await self.look(identity)
+            if pod.pause is None or pod.pause.status != "running":
                 self._break(identity)
                 return
-            if run is not None:
+            if run is not None and await mounts.stand(self._engine, workload, container):
                 await self._begin(_Start(identity, container, restart, run.id))
                 return
+            if run is not None:
+                await self.remove(run.id)
             await self._launch(workload, pod, container, restart)
+
+    def _may_be_empty(self, workload: Workload, pod: Pod, pause: Entry) -> bool:
+        """Whether a provider may have died before the pod's volumes were filled: none of its
+        containers was made, and it was not us who made the pod."""
+        if pod.runs or pause.is_over or workload.identity.key in self._memory.filled:
+            return False
+        return pause.is_new or volumes.are_filled(workload)
 
     def _break(self, identity: Identity) -> None:
         self._memory.broken.add(identity.key)

@@ -3,8 +3,8 @@
 Podman's API is not exact: with a tail it joins the streams' unfinished lines and loses the last
 line's lack of an end, its times have no fractions, and what it follows can end too early. Its log
 file has none of that, so on Podman's own host the file is read. Everything else is read by the
-API, in which each frame is one entry. Docker's driver json-file keeps text only (bytes that are no
-UTF-8 come back as U+FFFD); its driver `local` keeps every byte.
+API, in which each frame is one entry. Docker's containers log with its driver `local`, which keeps
+every byte (json-file would replace those that are no UTF-8).
 """
 
 from __future__ import annotations

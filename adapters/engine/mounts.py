@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import posixpath
 from typing import Any
 
@@ -14,6 +15,7 @@ from bridge.workload import (
     EmptyDir,
     Files,
     HostPath,
+    Identity,
     Mount,
     Role,
     Volume,
@@ -109,10 +111,43 @@ async def mounts(engine: Engine, workload: Workload, container: Container) -> li
         volume = volume_of(workload, mount)
         if mount.sub_path:
             parts = _Parts(engine, workload, mount)
-            made.append(await parts.make(volume, f"{container.name}.{index}"))
+            made.append(await parts.make(volume, _name(container, index)))
         else:
             made.append(_whole(engine, workload, volume, mount))
     return sorted(made, key=lambda one: (one["Target"].rstrip("/").count("/"), one["Target"]))
+
+
+async def stand(engine: Engine, workload: Workload, container: Container) -> bool:
+    """Whether all that was mounted for a container that was made, and not started, is still
+    mounted: it ends with the machine's run, and with the mount namespace of who mounted it."""
+    wanted = [
+        _name(container, index)
+        for index, mount in enumerate(container.mounts)
+        if mount.sub_path and _is_held(engine, volume_of(workload, mount))
+    ]
+    pod = held_of(engine, workload.identity)
+    return not wanted or await asyncio.to_thread(subpaths.are_held, pod, wanted)
+
+
+def held_of(engine: Engine, identity: Identity) -> str:
+    """The name of the folder that has a pod's mounts (`subpaths`)."""
+    return f"{held_by(engine)}{names.digest(identity)}"
+
+
+def held_by(engine: Engine) -> str:
+    """What the names of all these folders of ours begin with: other owners and other engines on
+    this machine have theirs beside them."""
+    store = str(engine.info.get("DockerRootDir") or "")
+    return f"{hashlib.sha256(f'{engine.owner}/{store}'.encode()).hexdigest()[:12]}-"
+
+
+def _name(container: Container, index: int) -> str:
+    return f"{container.name}.{index}"
+
+
+def _is_held(engine: Engine, volume: Volume) -> bool:
+    """Whether a part of such a volume is mounted by us first."""
+    return isinstance(volume, HostPath) or (isinstance(volume, EmptyDir) and not _native(engine))
 
 
 def _whole(engine: Engine, workload: Workload, volume: Volume, mount: Mount) -> MountPoint:
@@ -160,7 +195,7 @@ class _Parts:
             base = volume.path
         else:
             base = await self._mountpoint(volume)
-        pod = names.digest(self._identity)
+        pod = held_of(self._engine, self._identity)
         source = await asyncio.to_thread(subpaths.hold, pod, name, base, self._path)
         return _bind(source, self._mount)
 

@@ -185,8 +185,9 @@ def _labels(workload: Workload, container: Container, restart: int, owner: str) 
 def _log(host: Host) -> dict[str, Any]:
     if host.podman:
         return {"Type": "k8s-file"}
+    # json-file would keep text alone: `local` has every byte, and its logs are read by the API.
     # As much as the kubelet keeps (containerLogMaxSize, containerLogMaxFiles).
-    return {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}
+    return {"Type": "local", "Config": {"max-size": "10m", "max-file": "5"}}
 
 
 def _namespaces(workload: Workload, host: Host, pause_id: str) -> dict[str, Any]:

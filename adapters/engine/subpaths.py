@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +48,22 @@ def hold(pod: str, name: str, base: str, sub_path: str) -> str:
         raise Unavailable(f'subPath "{sub_path}" cannot be mounted: {_words(error)}') from None
     finally:
         os.close(opened)
+
+
+def are_held(pod: str, names: Collection[str]) -> bool:
+    """Whether all these mounts of a pod are there."""
+    wanted = {str(PLACE / pod / name) for name in names}
+    # Four other fields come before a mount's place; what is odd in a path is escaped, and
+    # nothing is in these.
+    lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    return wanted <= {line.split(" ", 5)[4] for line in lines}
+
+
+def pods(prefix: str) -> list[str]:
+    """The pods that have mounts here, or had them, with names that begin so."""
+    if not PLACE.is_dir():
+        return []
+    return [one.name for one in PLACE.iterdir() if one.name.startswith(prefix)]
 
 
 def release(pod: str) -> None:

@@ -51,6 +51,7 @@ async def _make(engine: Engine, workload: Workload, volume: EmptyDir | Files) ->
         "Labels": names.labels(workload.identity, engine.owner, volume=volume.name),
     }
     if isinstance(volume, Files):
+        # Without a limit: containers cannot write there, so it takes what its files do.
         body["DriverOpts"] = _memory(engine, None)
     elif volume.memory:
         body["DriverOpts"] = _memory(engine, _memory_limit(workload, volume))
@@ -74,19 +75,23 @@ def _memory_limit(workload: Workload, volume: EmptyDir) -> int | None:
     return min(filter(None, (volume.size_limit, whole)), default=None)
 
 
+def are_filled(workload: Workload) -> bool:
+    """Whether `fill` has anything to do."""
+    return any(not isinstance(volume, HostPath) for volume in workload.volumes)
+
+
 async def fill(engine: Engine, workload: Workload) -> None:
     """Puts everything into the volumes, by one call; none where there are none. The pause
     container must run. To be repeated only as long as no container was started. NotFound."""
+    if not are_filled(workload):
+        return
     archive = contents.Archive(group_of(workload))
-    empty = True
     for volume in workload.volumes:
         if isinstance(volume, Files):
             contents.first(archive, volume, _nested(workload, volume.name))
         elif isinstance(volume, EmptyDir):
             contents.empty(archive, volume)
-        empty = empty and isinstance(volume, HostPath)
-    if not empty:
-        await holder.put(engine, workload.identity, archive.done())
+    await holder.put(engine, workload.identity, archive.done())
 
 
 def _nested(workload: Workload, volume: str) -> set[str]:

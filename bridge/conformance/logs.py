@@ -95,7 +95,7 @@ async def streams(kit: Kit) -> None:
 )
 async def follow(kit: Kit) -> None:
     """From the first line on, while it runs."""
-    pod = kit.pod("echo one; sleep 0.4; echo two; sleep 0.4; printf three")
+    pod = kit.pod("echo one; sleep 4; echo two; sleep 0.4; printf three")
     await kit.create(pod)
     await kit.running(pod)
     found, first = b"", True
@@ -211,7 +211,7 @@ async def unknown_container(kit: Kit) -> None:
 async def blocked_reader(kit: Kit) -> None:
     """One reads a piece of 4 MiB and stops; another reads it all, and the pod ends."""
     size = 4 * 1024 * 1024
-    pod = kit.pod(f"head -c {size} /dev/zero; sleep 0.3; exit 0")
+    pod = kit.pod(f"head -c {size} /dev/zero; sleep 4; exit 0")
     await kit.create(pod)
     await kit.running(pod)
     pieces = kit.log_pieces(pod, follow=True)

@@ -27,6 +27,9 @@ Key = tuple[str, str]
 
 MISSES = 2
 """Complete lists in a row without a pod before it counts as lost."""
+STALE = 60.0
+"""Seconds for which news of a pod that is gone is taken for old: what a backend tells was looked at
+a while before, and such a pod would be lost next."""
 MISSES_APART = 2.0
 """Seconds between two lists that both count: a cloud may be behind with what it has."""
 STARTING = 5.0
@@ -57,6 +60,8 @@ class Tracker:
         self.read_only = read_only
         self._journals: dict[tuple[str, str], Journal] = {}
         self._waiting: dict[Key, None] = {}
+        self._forgotten: dict[Key, float] = {}
+        """When pods that are gone were forgotten, by the event loop's clock."""
         self._driver = Driver(clock, self.queue.add, read_only=read_only)
         for one in backends:
             one.on_list = self._listed
@@ -117,6 +122,7 @@ class Tracker:
 
     def _listed(self, backend: Backend, found: Sequence[Observed], asked: float) -> None:
         first = not backend.synced.is_set()
+        self._forgotten = {k: at for k, at in self._forgotten.items() if asked < at + STALE}
         present: set[Key] = set()
         for observed in found:
             present.add((observed.identity.cluster, observed.identity.uid))
@@ -143,10 +149,13 @@ class Tracker:
 
     def _seen(self, backend: Backend, observed: Observed, at: float) -> None:
         identity = observed.identity
-        record = self.records.get((identity.cluster, identity.uid))
+        key = (identity.cluster, identity.uid)
+        record = self.records.get(key)
         if record is None:
+            if key in self._forgotten and at < self._forgotten[key] + STALE:
+                return
             record = Record(identity, backend)
-            self.records[record.key] = record
+            self.records[key] = record
         if record.gone or record.lost or at < record.observed_at:
             return
         if identity.attempt != record.identity.attempt or record.backend not in (None, backend):
@@ -157,6 +166,8 @@ class Tracker:
         record.launched_at = record.launched_at or at
         record.observed_at = at
         record.missing = 0
+        if record.observed is not None and _is_older(observed, record.observed):
+            return
         if observed != record.observed or record.facts is None:
             record.observed = observed
             for state in observed.containers:
@@ -187,7 +198,8 @@ class Tracker:
             return
         self._miss(record, asked)
         if record.missing >= MISSES:
-            _log.warning("pod %s: %s no longer has it", record.identity.uid, record.identity.name)
+            where = record.backend.name if record.backend is not None else "its backend"
+            _log.warning("pod %s: %s no longer has it", record.identity.uid, where)
             record.lose(self.clock())
             self.queue.add(record.key)
 
@@ -380,11 +392,25 @@ class Tracker:
             record.revision = journal.publish(facts)
 
     def _forget(self, record: Record) -> None:
+        self._forgotten[record.key] = asyncio.get_running_loop().time()
         self._driver.forget(record)
         self.records.pop(record.key, None)
         self._waiting.pop(record.key, None)
         self.queue.forget(record.key)
         self.journal(record.identity.cluster, record.identity.node).forget(record.identity.uid)
+
+
+def _is_older(one: Observed, known: Observed) -> bool:
+    """Whether it was looked at before what is known: a run that has ended never runs again."""
+    for state in one.containers:
+        before = known.container(state.name)
+        if before is None or state.restart > before.restart:
+            continue
+        if state.restart < before.restart or (
+            isinstance(before.state, Exit) and not isinstance(state.state, Exit)
+        ):
+            return True
+    return False
 
 
 def _needs_telling_only(record: Record, backend: Backend) -> bool:

@@ -217,3 +217,30 @@ def test_every_launch_carries_a_stop_that_works_without_us() -> None:
                 assert adapter.asked.hard_stop == seconds
 
     virtual.run(story())
+
+
+def test_old_news_changes_nothing() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(5, 3))
+        async with serving(sky) as (provider, watcher):
+            await provider.create_pod(asked(a_pod()))
+            await watcher.until("one", lambda f: f.containers[0].HasField("running"))
+            (key,) = sky.pods
+            running = sky.pods[key]
+            facts = await watcher.ended("one")
+            for queue in sky.listeners:
+                queue.put_nowait(running)
+            await asyncio.sleep(1)
+            assert watcher.facts["one"] == facts
+            await watcher.ack("one")
+            await provider.delete_pod(pb.DeletePodRequest(pod=facts.pod))
+            await watcher.until("one", lambda f: f.stage == pod_pb2.POD_STAGE_GONE)
+            await watcher.ack("one")
+            told = len(watcher.history["one"])
+            for queue in sky.listeners:
+                queue.put_nowait(running)
+            await asyncio.sleep(40)
+            # It is neither back nor lost.
+            assert len(watcher.history["one"]) == told
+
+    virtual.run(story())
