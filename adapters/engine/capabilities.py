@@ -92,10 +92,13 @@ _CONTAINER: Mapping[str, Support] = {
     "spec.containers[].ports": YES,
     "spec.containers[].resizePolicy": YES,
     "spec.containers[].resources.limits": YES,
+    "spec.containers[].resources.limits[ephemeral-storage]": approximately("not enforced"),
     "spec.containers[].resources.requests": YES,
     "spec.containers[].restartPolicy": YES,
     "spec.containers[].restartPolicyRules": YES,
-    "spec.containers[].stdin": YES,
+    "spec.containers[].stdin": approximately(
+        "on Podman it ends when the first client that attached to it leaves"
+    ),
     "spec.containers[].stdinOnce": YES,
     "spec.containers[].tty": YES,
     "spec.containers[].terminationMessagePath": YES,

@@ -94,7 +94,7 @@ class Facts:
         """Made and not started: either it soon will be, or it could not be."""
         identifier = f"{self._engine.type}://{one.id}"
         if one.id not in self._failed and one.id not in self.beginning and pause is not None:
-            how = await self._scratch.failed(pause.id, one.container, one.restart)
+            how = await self._scratch.failed(one.identity, pause.id, one.container, one.restart)
             if how is not None:
                 self._failed[one.id] = how
         how = self._failed.get(one.id)
@@ -126,7 +126,7 @@ class Facts:
         return self._log.has_killed(one.id)
 
     async def _message(self, one: Entry, pause: Entry, how: Exit) -> str:
-        message = await self._scratch.message(pause.id, one.container, one.restart)
+        message = await self._scratch.message(one.identity, pause.id, one.container, one.restart)
         if message or not how.code or f"{names.PREFIX}logs-as-message" not in one.labels:
             return message
         return await self._end_of_log(one)

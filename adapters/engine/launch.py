@@ -271,6 +271,7 @@ class Launcher:
         address = next(iter(pod.pause.addresses), "")
         try:
             await self._scratch.put(
+                identity,
                 pod.pause.id,
                 {
                     "hosts": (hosts(workload, address), 0o644),
@@ -322,7 +323,7 @@ class Launcher:
             self._break(run.identity)
             return
         how = start_error(time.time(), redacted(words, run.container))
-        await self._scratch.fail(pod.pause.id, run.container.name, run.restart, how)
+        await self._scratch.fail(run.identity, pod.pause.id, run.container.name, run.restart, how)
         self._facts.fail(run.id, how)
         self._tell(run.identity)
 

@@ -77,6 +77,7 @@ async def attend(
             )
         )
         accompanying = asyncio.create_task(beside(session)) if beside else None
+        deleted = False
         try:
             outcome = await session.attend()
             await showing
@@ -91,6 +92,7 @@ async def attend(
             elif manner.exit_code_from:
                 code = exit_code_of(manner.exit_code_from, session.store.pods.values(), code)
             await conclude(run, view, provider, manner, code)
+            deleted = session.deleted or (run.deleting and await _delete_rest(run, provider))
         finally:
             ours = [task for task in (showing, accompanying) if task is not None]
             for task in ours:
@@ -99,10 +101,17 @@ async def attend(
             deadline.close()
             signals.close()
             await control.stop()
-            if run.deleting:
+            if deleted:
                 run.remove()
             run.release()
     return code
+
+
+async def _delete_rest(run: Run, provider: ProviderClient) -> bool:
+    """Deletes a run whose deletion was ordered when it was over already; whether it is gone."""
+    session = Session(run, provider)
+    await session.attend()
+    return session.deleted
 
 
 async def show(

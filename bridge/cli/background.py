@@ -15,7 +15,8 @@ def leave_to_background(log: Path, work: Callable[[], int], ready: Callable[[], 
     """Runs `work` in a process of its own session, whose words go to `log`.
 
     `ready` is called there first and says whether the work can begin; this call returns once it
-    has. Must be called before any thread or event loop is started.
+    has. Unavailable where it cannot, and then it does not. Must be called before any thread or
+    event loop is started.
     """
     reading, writing = os.pipe()
     if os.fork():
@@ -32,13 +33,14 @@ def leave_to_background(log: Path, work: Callable[[], int], ready: Callable[[], 
     # terminal again.
     if os.fork():
         os._exit(0)
-    _redirect(log)
     code = 1
     try:
-        if ready():
+        _redirect(log)
+        if may_begin := ready():
             os.write(writing, b"1")
         os.close(writing)
-        code = work()
+        if may_begin:
+            code = work()
     except BaseException:  # noqa: BLE001 - the last frame of a process without a parent
         traceback.print_exc()
     finally:

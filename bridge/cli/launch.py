@@ -23,7 +23,7 @@ from bridge.cli.wiring import (
     present,
     read_tls,
 )
-from bridge.errors import Invalid, Unsupported, Violation
+from bridge.errors import Invalid, Unavailable, Unsupported, Violation
 from bridge.pods import Manifest
 
 if TYPE_CHECKING:
@@ -396,4 +396,9 @@ def start_in_background(run: Run, target: Target, manner: Manner) -> None:
     def work() -> int:
         return asyncio.run(attend(run, target, SilentView(run.name), manner))
 
-    leave_to_background(run.log, work, run.attend)
+    try:
+        leave_to_background(run.log, work, run.attend)
+    except Unavailable:
+        # Another process may have been quicker: then the run is attended all the same.
+        if run.attendant is None:
+            raise

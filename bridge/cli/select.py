@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from bridge.pods import Manifest
 
 PATIENCE = 5.0
-"""Seconds that the process that attends a run, or a backend, may take to say how it stands."""
+"""Seconds that the process that attends a run may take to say how it stands."""
+LOOK = 30.0
+"""Seconds that backends may take to be looked at anew: a container engine answers some thirty
+questions a second, and is asked about each container that it has."""
 
 KINDS = {
     "pods": "Pod",
@@ -230,7 +233,7 @@ async def _observe(states: Sequence[RunState]) -> None:
 async def _observe_one(state: RunState, provider: Onlooker) -> None:
     state.attendant, state.problem = state.run.attendant, ""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(LOOK):
             await _settle(state, provider)
     except TimeoutError:
         state.problem = f"{', '.join(backends_of(state))} does not answer"

@@ -263,8 +263,11 @@ async def delete_run(run: Run) -> None:
     if target.provider is not None:
         await reachable(target)
     async with provider_of(target) as provider:
-        await Session(run, provider).attend()
-    run.remove()
+        session = Session(run, provider)
+        session.delete()
+        await session.attend()
+    if session.deleted:
+        run.remove()
 
 
 def bare_backends(config: Config) -> tuple[BackendConfig, ...]:

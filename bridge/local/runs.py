@@ -24,6 +24,8 @@ from bridge.errors import Invalid, NotFound, Violation
 from bridge.pods import Manifest
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_GONE = ".gone"
+"""Ends the hidden name of a run that was forgotten and is being removed."""
 
 
 def state_dir() -> Path:
@@ -106,16 +108,39 @@ class Run:
         """Whether its deletion was ordered."""
         return (self.folder / "deleting").exists()
 
+    @property
+    def _gone(self) -> Path:
+        return self.folder.with_name(f".{self.name}.{self.wanted.uid}{_GONE}")
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is known: not forgotten meanwhile, nor its name given to another run."""
+        try:
+            known = json.loads((self.folder / "run.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return False
+        return bool(known["uid"] == self.wanted.uid)
+
     def order_deletion(self) -> None:
-        """Makes the deletion outlive whoever orders it."""
-        (self.folder / "deleting").touch()
+        """Makes the deletion outlive whoever orders it; nothing where the run was forgotten."""
+        with suppress(FileNotFoundError):
+            (self.folder / "deleting").touch()
 
     def attend(self) -> bool:
-        """Becomes the process that attends the run; False where another one does."""
-        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Becomes the process that attends the run; False where another one does, or where the
+        run was forgotten."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            handle = os.open(self.folder / "lock", flags, 0o600)
+        except FileNotFoundError:
+            return False
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(handle)
+            return False
+        if not (self._is_lock(handle) and self.exists):
+            # Whoever attended it has forgotten it in between: this is nobody's lock any more.
             os.close(handle)
             return False
         self._lock = handle
@@ -124,6 +149,12 @@ class Run:
             os.ftruncate(handle, 0)
             os.write(handle, str(os.getpid()).encode())
         return True
+
+    def _is_lock(self, handle: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.folder / "lock"), os.fstat(handle))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def release(self) -> None:
         """Stops attending."""
@@ -176,8 +207,19 @@ class Run:
         return found
 
     def remove(self) -> None:
-        """Forgets the run: nothing of it is left at any backend."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Forgets the run, where nothing of it is left at any backend. Only for who attends it.
+
+        It goes all at once: who looks in between must not find it half there, least of all
+        without the order to delete it.
+        """
+        with suppress(OSError):
+            self.folder.rename(self._gone)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes what is left of it, once it was forgotten: by another process, perhaps, which is
+        at it still or was killed over it."""
+        shutil.rmtree(self._gone, ignore_errors=True)
 
 
 class Runs:
@@ -203,6 +245,9 @@ class Runs:
         wanted = Wanted(name, str(uuid.uuid4()), now, objects, options)
         _make_private(self._folder)
         self._require_private()
+        for gone in self._folder.glob(f".*{_GONE}"):
+            # Somebody was killed while removing it.
+            shutil.rmtree(gone, ignore_errors=True)
         # Whole or not there: a folder without run.json would be a run that nobody can read.
         draft = self._folder / f".{name}.{wanted.uid}"
         draft.mkdir(mode=0o700)

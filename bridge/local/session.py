@@ -75,6 +75,8 @@ class Session:
         self._deleting = run.deleting
         self.cut_short = False
         """Its deletion was ordered before it was over."""
+        self.deleted = False
+        """The backends have confirmed that nothing of it is left: it may be forgotten."""
         self.over = asyncio.Event()
         """Set once nothing of the run is left to do."""
 
@@ -258,6 +260,7 @@ class Session:
         if self._deleting:
             await self._agent.settled()
             await self._agent.emptied()
+            self.deleted = True
 
     def _is_over(self) -> bool:
         if self._dirty or self._observe or self._replaying:

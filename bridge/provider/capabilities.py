@@ -6,7 +6,7 @@ are their author's own choice are judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,8 @@ from bridge.provider.translate import late_fields
 from bridge.workload import Workload
 
 Table = Mapping[str, Support]
-"""Support by field path; an entry covers what is below it, the longest entry wins."""
+"""Support by field path; an entry covers what is below it, the longest entry wins. One key of a map
+is `spec.containers[].resources.limits[ephemeral-storage]`."""
 
 _NO_DEVICES = no("devices are prepared by a driver on a node, and there is none")
 
@@ -102,7 +103,8 @@ def lookup(table: Table, path: str) -> Support | None:
 
 
 def _above(path: str) -> str:
-    return path[:-2] if path.endswith("[]") else path.rpartition(".")[0]
+    # A key may have dots, and a bracket is in no name.
+    return path[: path.rindex("[")] if path.endswith("]") else path.rpartition(".")[0]
 
 
 def merged(adapter: Adapter | type[Adapter]) -> Table:
@@ -113,12 +115,14 @@ def merged(adapter: Adapter | type[Adapter]) -> Table:
 class _Judge:
     """A merged table that remembers its answers: the same hundred fields are asked for always."""
 
-    __slots__ = ("_holds", "_known", "_table")
+    __slots__ = ("_holds", "_keys", "_known", "_table")
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._known: dict[str, Support] = {}
-        self._holds = {above for path in table for above in _all_above(path)}
+        keyed = {path for path in table if path.endswith("]") and not path.endswith("[]")}
+        self._keys = {_above(path) for path in keyed}
+        self._holds = {above for path in table.keys() - keyed for above in _all_above(path)}
 
     def of(self, path: str) -> Support:
         found = self._known.get(path)
@@ -132,6 +136,10 @@ class _Judge:
             return found
         # An object whose fields have their own entries: they are judged one by one.
         return YES if path in self._holds or self._twin(path) in self._holds else _UNKNOWN
+
+    def by_keys(self, path: str) -> bool:
+        """Whether some keys of the map at that path have entries of their own."""
+        return path in self._keys or self._twin(path) in self._keys
 
     @staticmethod
     def _twin(path: str) -> str:
@@ -199,7 +207,7 @@ def _assess(judge: _Judge, manifest: Manifest) -> Assessment:
     approximations: list[tuple[str, str]] = []
     told: Support | None = None
     above = ""
-    for path, where, value in explicit_fields(manifest):
+    for path, where, value in _judged(judge, manifest):
         support = judge.of(path)
         if path in _VALUES:
             support = _VALUES[path](value) or support
@@ -216,6 +224,15 @@ def _assess(judge: _Judge, manifest: Manifest) -> Assessment:
     if not violations and not approximations:
         return _FINE
     return Assessment(tuple(violations), tuple(approximations))
+
+
+def _judged(judge: _Judge, manifest: Manifest) -> Iterator[tuple[str, str, Any]]:
+    """The fields that are the author's choice, and the keys of maps that are judged by key."""
+    for path, where, value in explicit_fields(manifest):
+        yield path, where, value
+        if judge.by_keys(path):
+            for key, one in value.items():
+                yield f"{path}[{key}]", f"{where}[{key}]", one
 
 
 def judge(adapter: Adapter, manifest: Manifest, workload: Workload) -> Assessment:

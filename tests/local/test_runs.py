@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +108,70 @@ def test_one_process_attends_and_its_death_is_seen(tmp_path: Path) -> None:
     run.release()
     other.stdin.close()
     other.stdout.close()
+
+
+def test_a_run_is_forgotten_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = a_run(tmp_path), Runs(tmp_path).get("one")
+    other.order_deletion()
+    assert run.attend()
+    removing, seen = os.rmdir, []
+
+    def slow(path: Any, **more: Any) -> None:
+        # All that the folder held is gone by now, its lock too.
+        seen.append(other.attend())
+        other.order_deletion()
+        removing(path, **more)
+
+    monkeypatch.setattr(os, "rmdir", slow)
+    run.remove()
+    assert seen == [False]
+    assert os.listdir(tmp_path / "runs") == []
+    assert not other.exists
+
+
+def test_the_lock_of_a_forgotten_run_is_worth_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = a_run(tmp_path), Runs(tmp_path).get("one")
+    assert run.attend()
+    locking = fcntl.flock
+
+    def late(handle: int, how: int) -> None:
+        # The other one has opened the lock and not taken it yet.
+        monkeypatch.setattr(fcntl, "flock", locking)
+        run.remove()
+        run.release()
+        a_run(tmp_path)
+        locking(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert not other.attend()
+    assert not other.exists, "its name belongs to another run now"
+    assert not other.attend()
+    again = Runs(tmp_path).get("one")
+    assert again.attend()
+    again.release()
+
+
+def test_a_run_half_removed_by_a_killed_process_is_swept(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        run.remove()
+    assert list(Runs(tmp_path)) == []
+    assert len(os.listdir(tmp_path / "runs")) == 1
+    run.sweep()
+    assert os.listdir(tmp_path / "runs") == []
+
+
+def test_what_nobody_sweeps_goes_with_the_next_run(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "sweep", lambda _: None)
+        run.remove()
+    assert len(os.listdir(tmp_path / "runs")) == 1
+    a_run(tmp_path, "two")
+    assert os.listdir(tmp_path / "runs") == ["two"]
 
 
 def test_ended_pods_are_remembered_even_after_a_cut_line(tmp_path: Path) -> None:

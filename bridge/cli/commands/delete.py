@@ -80,11 +80,13 @@ async def _delete(run: Run, grace: float | None, *, wait: bool) -> None:
     except Unavailable:
         pass
     # Whoever attended it has finished the deletion, or is gone; then it is ours to finish.
-    while run.folder.exists():
+    while run.exists:
         if run.attend():
-            if run.folder.exists():
+            try:
                 await delete_run(run)
-            run.release()
+            finally:
+                run.release()
             break
         await asyncio.sleep(0.05)
+    run.sweep()
     click.echo(f'run "{run.name}" deleted')

@@ -119,8 +119,9 @@ async def _demo(seconds: float, folder: Path, provider: _ProviderProcess) -> int
     trouble = _Trouble(provider, view)
     try:
         code = await attend(run, target, view, Manner(), note=trouble.note, beside=trouble.make)
-        if run.folder.exists():
+        if run.attend():
             await delete_run(run)
+            run.release()
         return code
     finally:
         view.close()

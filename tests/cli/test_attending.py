@@ -1,0 +1,120 @@
+"""When a run is forgotten: once the backends have confirmed that nothing of it is left."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.attend import Manner, attend
+from bridge.cli.view.base import BaseView
+from bridge.cli.view.silent import SilentView
+from bridge.cli.wiring import Target, delete_run
+from bridge.errors import Unavailable
+from bridge.local.outcome import Outcome
+from bridge.local.runs import Run, Runs
+from bridge.local.session import Session
+from bridge.pods import Manifest
+
+TARGET = Target((), None, 10)
+POD: Manifest = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]},
+}
+
+
+class Quiet(SilentView):
+    """Writes nothing, and opens nothing for that."""
+
+    def __init__(self, run: str) -> None:
+        BaseView.__init__(self, io.StringIO(), io.StringIO(), run, quiet=True)
+
+
+def a_run(state: Path, *objects: Manifest) -> Run:
+    run = Runs(state).create("one", objects, TARGET.remember(), 12.0)
+    assert run.attend()
+    return run
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """All that have attended to their end."""
+    attending, found = Session.attend, []
+
+    async def attended(self: Session) -> Outcome:
+        outcome = await attending(self)
+        found.append(self)
+        return outcome
+
+    monkeypatch.setattr(Session, "attend", attended)
+    return found
+
+
+async def test_a_deletion_that_breaks_off_forgets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: Session) -> Outcome:
+        raise Unavailable("the provider is gone")
+
+    monkeypatch.setattr(Session, "attend", broken)
+    run = a_run(tmp_path, POD)
+    run.order_deletion()
+
+    with pytest.raises(Unavailable):
+        await attend(run, TARGET, Quiet(run.name), Manner())
+
+    assert Runs(tmp_path).get("one").deleting, "the order stands"
+
+
+async def test_an_order_that_comes_when_all_is_over_is_carried_out(
+    tmp_path: Path, sessions: list[Session]
+) -> None:
+    run = a_run(tmp_path)
+
+    class Late(Quiet):
+        async def finish(self, closing: object) -> None:
+            await super().finish(closing)
+            run.order_deletion()
+
+    await attend(run, TARGET, Late(run.name), Manner())
+
+    assert [one.deleted for one in sessions] == [False, True]
+    assert not run.exists
+
+
+async def test_deletion_never_runs_anything_again(
+    tmp_path: Path, sessions: list[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path, POD)
+    # As if the folder had been taken away under its feet.
+    monkeypatch.setattr(Run, "order_deletion", lambda _: None)
+
+    await delete_run(run)
+
+    assert [one.deleted for one in sessions] == [True]
+    assert not sessions[0].store.removed
+    assert not run.exists
+
+
+def test_who_may_not_attend_in_the_background_does_nothing_there(tmp_path: Path) -> None:
+    code = (
+        "import os; from pathlib import Path\n"
+        "from bridge.cli.background import leave_to_background\n"
+        "from bridge.errors import Unavailable\n"
+        "reading, writing = os.pipe()\n"
+        "try:\n"
+        f"    log = Path({str(tmp_path / 'log')!r})\n"
+        "    leave_to_background(log, lambda: os.write(writing, b'worked'), lambda: False)\n"
+        "except Unavailable:\n"
+        "    os.close(writing)\n"
+        "    print(os.read(reading, 6))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "b''\n"
