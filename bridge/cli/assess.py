@@ -47,10 +47,11 @@ class Verdict:
 
     @property
     def result(self) -> str:
-        """`runs`, `runs, approximated` or `refused`."""
+        """`runs`, `runs, approximated` or `refused`; `would run` where the backend is not there."""
         if self.violations:
             return "refused"
-        words = "runs, approximated" if self.approximations else "runs"
+        words = "would run" if self.problem else "runs"
+        words += ", approximated" if self.approximations else ""
         return f"{words} (simulated)" if self.simulated else words
 
     @property

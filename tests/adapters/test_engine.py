@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +30,16 @@ from engine_kit import IMAGE, EngineBench, Line, engine_address
 from adapters.engine import Adapter, Options
 from bridge.adapter import LogOptions
 from bridge.errors import Unavailable
-from bridge.workload import Container, Exit, Observed, Resources, Running, Security, Waiting
+from bridge.workload import (
+    Container,
+    Exit,
+    Observed,
+    Port,
+    Resources,
+    Running,
+    Security,
+    Waiting,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +150,54 @@ async def test_the_pods_names(bench: EngineBench) -> None:
     assert lines[-1] == "7"
     # Nothing of the engine's own comes in.
     assert not any("podbridge" in line for line in lines)
+
+
+async def test_a_port_of_the_host(bench: EngineBench) -> None:
+    number = free_port()
+    port = Port(80, host_port=number, host_ip="127.0.0.1")
+    adapter = await bench.adapter()
+    pod = workload(sh("while :; do nc -l -p 80 -e echo hi; done", ports=(port,)))
+    await bench.launch(adapter, pod)
+    assert await said_at(number) == b"hi\n"
+    await adapter.delete(pod.identity)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", number)
+
+
+async def test_the_hosts_network(bench: EngineBench) -> None:
+    number = free_port()
+    script = f"readlink /proc/self/ns/net; hostname; exec nc -l -p {number} -e echo hi"
+    adapter = await bench.adapter()
+    pod = workload(sh(script), host_network=True, hostname="ignored")
+    await bench.launch(adapter, pod)
+    assert await said_at(number) == b"hi\n"
+    await exit_of(adapter, pod.identity)
+    lines = (await log(adapter, pod.identity)).decode().split()
+    if (await bench.engine()).local:
+        assert lines == [os.readlink("/proc/self/ns/net"), socket.gethostname()]
+
+
+def free_port() -> int:
+    """A TCP port of this host that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def said_at(port: int) -> bytes:
+    """What comes of a port of this host, once somebody answers there."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                # A forwarder of the engine's may be there before the pod's own server.
+                said = await reader.read()
+                writer.close()
+            except OSError:
+                said = b""
+            if said:
+                return said
+            await asyncio.sleep(0.05)
 
 
 async def test_containers_share_the_network_and_ipc(bench: EngineBench) -> None:

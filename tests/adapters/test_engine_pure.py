@@ -36,6 +36,7 @@ from bridge.workload import (
     EnvVar,
     Exit,
     Identity,
+    Port,
     PullCredential,
     Resources,
     Role,
@@ -178,6 +179,35 @@ class TestSpecs:
         assert (found["CapAdd"], found["CapDrop"]) == (["NET_ADMIN"], ["ALL"])
         assert found["ReadonlyRootfs"]
         assert not found["Privileged"]
+
+    def test_logs_keep_every_byte(self) -> None:
+        # Docker's json-file makes U+FFFD of what is no UTF-8.
+        docker = replace(HOST, podman=False)
+        assert body(container(), docker)["HostConfig"]["LogConfig"]["Type"] == "local"
+        assert body(container())["HostConfig"]["LogConfig"]["Type"] == "k8s-file"
+
+    def test_ports_of_the_host(self) -> None:
+        ports = (
+            Port(80, host_port=8080),
+            Port(80, host_port=8081, host_ip="127.0.0.1"),
+            Port(53, protocol="UDP", host_port=5353),
+            Port(9),
+        )
+        pod = workload(container(ports=ports), container("b", ports=(Port(9, host_port=99),)))
+        found = specs.pause(pod, HOST, "pause", "/pause", ())
+        assert found["HostConfig"]["PortBindings"] == {
+            "80/tcp": [
+                {"HostIp": "", "HostPort": "8080"},
+                {"HostIp": "127.0.0.1", "HostPort": "8081"},
+            ],
+            "53/udp": [{"HostIp": "", "HostPort": "5353"}],
+            "9/tcp": [{"HostIp": "", "HostPort": "99"}],
+        }
+        assert found["ExposedPorts"] == {"80/tcp": {}, "53/udp": {}, "9/tcp": {}}
+        # In the host's network there is nothing to lead to.
+        found = specs.pause(replace(pod, host_network=True), HOST, "pause", "/pause", ())
+        assert "PortBindings" not in found["HostConfig"]
+        assert "PortBindings" not in body(container(ports=ports))["HostConfig"]
 
     def test_limits(self) -> None:
         size = Resources({"cpu": 250, "memory": GIB}, {"cpu": 500, "memory": 2 * GIB})

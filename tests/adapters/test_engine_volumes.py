@@ -8,6 +8,7 @@ import os
 import socket
 import tarfile
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from engine_kit import IMAGE, EngineBench, engine_address
 
 from adapters.engine import contents, hostpaths, mounts, names, subpaths, volumes
 from adapters.engine.client import Engine
+from adapters.engine.launch import Launcher
 from bridge.adapter import Exec, Updates
-from bridge.errors import Invalid, Unavailable, Unsupported
+from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
 from bridge.workload import (
     Container,
     EmptyDir,
@@ -219,8 +221,91 @@ async def test_sub_paths(bench: EngineBench) -> None:
     assert (await exit_of(adapter, one.identity)).code == 0
     out = (await log(adapter, one.identity)).decode()
     assert out == "deep\nin\n777\nhellothere/none\n"
+    engine = await bench.engine()
+    assert len(mounted(engine, one)) == 3
     await adapter.delete(one.identity)
-    assert not (subpaths.PLACE / names.digest(one.identity)).exists()
+    assert not mounted(engine, one)
+    assert not (subpaths.PLACE / mounts.held_of(engine, one.identity)).exists()
+
+
+def mounted(engine: Engine, one: Workload) -> list[str]:
+    """What the kernel says that is mounted for a pod's subPaths, in our own namespace."""
+    place = str(subpaths.PLACE / mounts.held_of(engine, one.identity))
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split()[4].startswith(f"{place}/")]
+
+
+@slow
+async def test_parts_of_pods_that_somebody_removed_are_let_go(bench: EngineBench) -> None:
+    engine = await local(bench)
+    gone = pod("exec sleep 1000", EmptyDir("work"), at=[Mount("work", "/w", sub_path="x")])
+    there = replace(gone, identity=contract.identity())
+    adapter = await bench.adapter()
+    for one in (gone, there):
+        await bench.launch(adapter, one)
+        assert mounted(engine, one)
+    await adapter.close()
+    for each in await bench.containers(gone.identity):
+        params = {"force": True, "v": True, "timeout": 0, "depend": True}
+        with suppress(NotFound):
+            await engine.call("DELETE", f"containers/{each}", params=params, libpod=engine.podman)
+    for name in await bench.leftovers(gone.identity):
+        await engine.call("DELETE", f"volumes/{name}")
+    other = EngineBench(bench.address)
+    await (await other.adapter()).list()
+    await other.close()
+    assert mounted(engine, gone)  # Another owner sees to its own.
+    again = await bench.adapter()
+    await again.list()
+    assert not mounted(engine, gone)
+    assert mounted(engine, there)
+
+
+@slow
+async def test_a_part_whose_mount_is_gone_is_mounted_again(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await local(bench)
+    one = pod(
+        "echo deep > /w/f; cat /w/f", EmptyDir("work"), at=[Mount("work", "/w", sub_path="x")]
+    )
+    adapter = await bench.adapter()
+
+    async def dies(*_: Any) -> None:
+        raise Unavailable("the provider is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Launcher, "_begin", dies)
+        with pytest.raises(Unavailable):
+            await bench.launch(adapter, one)
+    assert len(await bench.containers(one.identity)) == 2
+    assert mounted(engine, one)
+    subpaths.release(mounts.held_of(engine, one.identity))
+    assert await says(bench, one) == "deep\n"
+
+
+@slow
+@pytest.mark.parametrize("step", ["start", "fill"])
+async def test_volumes_that_were_not_filled_yet(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    one = pod("cat /c/a", _CONFIG, at=[Mount("config", "/c")])
+    adapter = await bench.adapter()
+
+    async def dies(*_: Any) -> None:
+        raise Unavailable("the provider is gone")
+
+    with monkeypatch.context() as patch:
+        if step == "start":
+            patch.setattr(Launcher, "_prepare", dies)
+        else:
+            patch.setattr(volumes, "fill", dies)
+        with pytest.raises(Unavailable):
+            await adapter.run(one)
+    again = await bench.adapter()
+    await again.start(one, "main", 0)
+    assert (await exit_of(again, one.identity)).code == 0
+    assert await log(again, one.identity) == b"hello"
 
 
 async def ready(bench: EngineBench, one: Workload) -> None:

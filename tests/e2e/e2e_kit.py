@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from support import engine
 
@@ -233,10 +232,7 @@ class Place:
         """The containers and volumes at the engine that have to do with this place."""
         if self.on != "engine":
             return []
-        label = quote(json.dumps({"label": [f"podbridge.io/owner={self.owner}"]}))
-        found = engine.call("GET", f"/containers/json?all=1&filters={label}")
-        volumes = engine.call("GET", f"/volumes?filters={label}")["Volumes"] or []
-        return [one["Id"] for one in found] + [one["Name"] for one in volumes]
+        return engine.owned(self.owner)
 
     def close(self) -> None:
         """Ends what a test has left, and fails where there was anything."""
@@ -253,11 +249,9 @@ class Place:
         # A finished run's directory holds the socket at which its keeper listened.
         sockets = [one for one in sockets if not one.endswith("/control")]
         found = {"commands": left, "processes": processes, "sockets": sockets, "mounts": mounts}
-        found["containers"] = containers = self.containers()
-        for one in reversed(containers):
-            # The pause container cannot go before those that share its namespaces.
-            with contextlib.suppress(LookupError):
-                engine.call("DELETE", f"/containers/{one}?force=1&v=1")
+        found["containers"] = self.containers()
+        if found["containers"]:
+            engine.remove(self.owner)
         assert not any(found.values()), found
 
     def _is_here(self, path: str) -> bool:

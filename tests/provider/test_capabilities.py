@@ -160,6 +160,48 @@ def test_what_lies_in_a_refused_object_is_said_once() -> None:
     assert fields(manifest) == ["spec.initContainers[0].resources"]
 
 
+def test_keys_of_a_map_have_words_of_their_own() -> None:
+    class Keyed(Small):
+        capabilities: ClassVar[Mapping[str, Support]] = {
+            **Small.capabilities,
+            "spec.containers[].resources": YES,
+            "spec.containers[].resources.limits": YES,
+            "spec.containers[].resources.limits[ephemeral-storage]": WORDS,
+            "spec.containers[].resources.limits[example.com/gpu]": no("there is none"),
+            "spec.initContainers[].resources": YES,
+        }
+
+    limits = {"cpu": "1", "ephemeral-storage": "1Gi"}
+    manifest = pod({"initContainers": [{"name": "i", "image": "x:1"}]}, resources={"limits": limits})
+    manifest["spec"]["initContainers"][0]["resources"] = {"limits": {"example.com/gpu": "1"}}
+    found = assess(Keyed(), manifest)
+    where = "spec.containers[0].resources.limits[ephemeral-storage]"
+    assert found.approximations == ((where, "is a hint here"),)
+    init = "spec.initContainers[0].resources.limits[example.com/gpu]"
+    assert found.violations == (Violation(init, "there is none"),)
+
+
+def test_an_entry_of_one_key_says_nothing_of_others() -> None:
+    class Keyed(Small):
+        capabilities: ClassVar[Mapping[str, Support]] = {
+            "spec.containers[].image": YES,
+            "spec.containers[].command": YES,
+            "spec.containers[].resources.limits[cpu]": YES,
+        }
+
+    manifest = pod(resources={"limits": {"memory": "1Gi"}})
+    where = {one.field for one in assess(Keyed(), manifest).violations}
+    assert "spec.containers[0].resources.limits[memory]" in where
+
+
+@pytest.mark.parametrize("backend", ["engine", "process"])
+def test_no_limit_of_a_disk_is_promised(backend: str) -> None:
+    adapter = registry.types()[backend]
+    manifest = pod(resources={"limits": {"ephemeral-storage": "1Gi"}})
+    told = dict(assess(adapter, manifest).approximations)
+    assert any(where.startswith("spec.containers[0].resources.limits") for where in told)
+
+
 def test_values_that_no_backend_can_do() -> None:
     manifest = pod(
         {"os": {"name": "windows"}},

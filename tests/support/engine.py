@@ -73,6 +73,26 @@ def call(method: str, path: str, body: Any = None, *, at: str = "") -> Any:
         connection.close()
 
 
+def owned(owner: str) -> list[str]:
+    """The containers and volumes that carry this owner's label."""
+    if problem():
+        return []
+    label = quote(json.dumps({"label": [f"podbridge.io/owner={owner}"]}))
+    found = call("GET", f"/containers/json?all=1&filters={label}")
+    volumes = call("GET", f"/volumes?filters={label}")["Volumes"] or []
+    return [one["Id"] for one in found] + [one["Name"] for one in volumes]
+
+
+def remove(owner: str) -> None:
+    """Removes what a failed test has left."""
+    left = owned(owner)
+    for kind in ("containers", "containers", "volumes"):
+        # Twice: the pause container cannot go before those that share its namespaces.
+        for one in left:
+            with contextlib.suppress(LookupError):
+                call("DELETE", f"/{kind}/{one}?force=1&v=1")
+
+
 @cache
 def problem() -> str:
     """Why no test can run containers here; empty where they can."""
