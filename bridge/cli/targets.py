@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from bridge.cli import select
-from bridge.cli.select import PATIENCE, Found, RunState, backend_of, backends_of
+from bridge.cli.select import LOOK, PATIENCE, Found, RunState, backend_of, backends_of
 from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
 from bridge.local.outcome import pod_over
 from bridge.rpc.v1 import provider_pb2 as pb
@@ -129,7 +129,7 @@ async def reached(state: RunState) -> AsyncIterator[Onlooker]:
     run = state.run
     async with onlooker_of(target_of(run)) as provider:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(LOOK):
                 await synced(provider, run.wanted.uid)
         except TimeoutError:
             names = ", ".join(backends_of(state))

@@ -111,6 +111,20 @@ async def finish(bench: EngineBench, one: Container, **more: Any) -> tuple[Exit,
     return end, (await log(adapter, pod.identity)).decode()
 
 
+async def together(bench: EngineBench, *containers: Container) -> dict[str, tuple[Exit, str]]:
+    """One pod of several containers to its end, and what each wrote, by name."""
+    adapter = await bench.adapter()
+    pod = workload(*containers)
+    await bench.launch(adapter, pod)
+    return {
+        one.name: (
+            await exit_of(adapter, pod.identity, one.name),
+            (await log(adapter, pod.identity, one.name)).decode(),
+        )
+        for one in containers
+    }
+
+
 def sh(script: str, **more: Any) -> Container:
     """A container that runs a shell script."""
     return container("sh", "-c", script, **more)
@@ -220,15 +234,16 @@ async def test_processes_are_shared_only_where_asked(bench: EngineBench) -> None
 
 async def test_users_and_groups(bench: EngineBench) -> None:
     asked = Security(run_as_user=1000, run_as_group=2000, supplemental_groups=(7,), fs_group=3000)
-    _, text = await finish(bench, sh("id -u; id -g; id -G", security=asked))
-    user, group, groups = text.splitlines()
+    ends = await together(
+        bench,
+        sh("id -u; id -g; id -G", name="all", security=asked),
+        # The user is the image's then.
+        sh("id -u; id -g", name="group", security=Security(run_as_group=2000)),
+    )
+    user, group, groups = ends["all"][1].splitlines()
     assert (user, group) == ("1000", "2000")
     assert set(groups.split()) == {"2000", "3000", "7"}
-
-
-async def test_a_group_alone_is_the_image_users(bench: EngineBench) -> None:
-    _, text = await finish(bench, sh("id -u; id -g", security=Security(run_as_group=2000)))
-    assert text.split() == ["0", "2000"]
+    assert ends["group"][1].split() == ["0", "2000"]
 
 
 async def test_privileges(bench: EngineBench) -> None:
@@ -262,21 +277,29 @@ async def test_non_root_is_refused_till_it_is_mended(bench: EngineBench) -> None
     assert (await exit_of(adapter, pod.identity)).code == 0
 
 
-@pytest.mark.parametrize("path", ["/dev/termination-log", "/tmp/its/own"])
-async def test_messages_of_any_user(bench: EngineBench, path: str) -> None:
+async def test_messages_of_any_user(bench: EngineBench) -> None:
     asked = Security(run_as_user=1000, read_only_root=True)
-    script = f"head -c 5000 /dev/zero | tr '\\0' x > {path}; printf end >> {path}; exit 3"
-    end, _ = await finish(bench, sh(script, security=asked, termination_message_path=path))
-    assert end.code == 3
-    assert end.message == "x" * 4093 + "end"
+    script = "head -c 5000 /dev/zero | tr '\\0' x > {0}; printf end >> {0}; exit 3"
+    ends = await together(
+        bench,
+        *(
+            sh(script.format(path), name=name, security=asked, termination_message_path=path)
+            for name, path in (("usual", "/dev/termination-log"), ("own", "/tmp/its/own"))
+        ),
+    )
+    for end, _ in ends.values():
+        assert end.code == 3
+        assert end.message == "x" * 4093 + "end"
 
 
 async def test_a_long_log_stands_for_a_message_with_its_end(bench: EngineBench) -> None:
-    script = "seq 1 1000; exit 3"
-    end, _ = await finish(bench, sh(script, logs_as_message=True))
-    assert end.message.splitlines() == [str(one) for one in range(921, 1001)]
-    end, _ = await finish(bench, sh("seq 1 1000", logs_as_message=True))
-    assert end.message == ""
+    ends = await together(
+        bench,
+        sh("seq 1 1000; exit 3", name="bad", logs_as_message=True),
+        sh("seq 1 1000", name="good", logs_as_message=True),
+    )
+    assert ends["bad"][0].message.splitlines() == [str(one) for one in range(921, 1001)]
+    assert ends["good"][0].message == ""
 
 
 async def test_an_image_that_cannot_be_pulled(bench: EngineBench) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -172,7 +173,9 @@ def test_keys_of_a_map_have_words_of_their_own() -> None:
         }
 
     limits = {"cpu": "1", "ephemeral-storage": "1Gi"}
-    manifest = pod({"initContainers": [{"name": "i", "image": "x:1"}]}, resources={"limits": limits})
+    manifest = pod(
+        {"initContainers": [{"name": "i", "image": "x:1"}]}, resources={"limits": limits}
+    )
     manifest["spec"]["initContainers"][0]["resources"] = {"limits": {"example.com/gpu": "1"}}
     found = assess(Keyed(), manifest)
     where = "spec.containers[0].resources.limits[ephemeral-storage]"
@@ -191,12 +194,13 @@ def test_an_entry_of_one_key_says_nothing_of_others() -> None:
 
     manifest = pod(resources={"limits": {"memory": "1Gi"}})
     where = {one.field for one in assess(Keyed(), manifest).violations}
-    assert "spec.containers[0].resources.limits[memory]" in where
+    assert "spec.containers[0].resources.limits" in where
 
 
 @pytest.mark.parametrize("backend", ["engine", "process"])
 def test_no_limit_of_a_disk_is_promised(backend: str) -> None:
-    adapter = registry.types()[backend]
+    kind = registry.module(backend).Adapter
+    adapter = kind(backend)
     manifest = pod(resources={"limits": {"ephemeral-storage": "1Gi"}})
     told = dict(assess(adapter, manifest).approximations)
     assert any(where.startswith("spec.containers[0].resources.limits") for where in told)
@@ -262,7 +266,10 @@ def test_every_adapter_classifies_every_field(type_: str) -> None:
     adapter = registry.module(type_).Adapter
     assert unclassified(merged(adapter)) == []
     known = {*walk_fields("Pod", ""), "spec", "metadata"}
-    unknown = [path for path in adapter.capabilities if path.removesuffix("[]") not in known]
+    # A key of a map is no field of its own.
+    unknown = [
+        path for path in adapter.capabilities if re.sub(r"\[[^]]*\]$", "", path) not in known
+    ]
     assert unknown == [], "entries of no field"
     for path, support in adapter.capabilities.items():
         assert support == YES or support.words, f"{path} says not why"
