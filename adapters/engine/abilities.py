@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from adapters.engine import dial, logs, names, resize, streams, updates
 from adapters.engine.client import Engine, part
 from adapters.engine.facts import Facts
-from adapters.engine.launch import Launcher
+from adapters.engine.launch import Launcher, Memory, Place
 from adapters.engine.observe import Entry, Pod, entry, pods
 from adapters.engine.stats import Meter
 from bridge.adapter import Channel, LogOptions, Usage
@@ -24,6 +24,7 @@ class Abilities:
     _engine: Engine
     _facts: Facts
     _launcher: Launcher
+    _memory: Memory
     _meter: Meter
 
     async def logs(
@@ -49,6 +50,11 @@ class Abilities:
         self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> Channel:
         """Starts a command in the running container. NotFound; Invalid: it cannot be started."""
+        known = self._memory.running.get(identity.key, {}).get(container)
+        if known is not None:
+            # A probe every few seconds, and people: a look at the engine costs more than the rest.
+            with suppress(NotFound):
+                return await streams.exec_in(self._engine, known, command, stdin=stdin, tty=tty)
         run = await self._running(identity, container)
         return await streams.exec_in(self._engine, run.id, command, stdin=stdin, tty=tty)
 
@@ -61,21 +67,32 @@ class Abilities:
         pod = await self._launcher.look(identity)
         for run in pod.runs.get(container, [])[:1]:
             if run.status == "running":
+                self._memory.running.setdefault(identity.key, {})[container] = run.id
                 return run
+        self._memory.running.get(identity.key, {}).pop(container, None)
         raise NotFound(f"container {container} of pod {identity.uid} does not run")
 
     async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
         """One TCP connection to the pod. NotFound; Unavailable: nothing answers there."""
+        place = self._memory.places.get(identity.key)
+        if place is None or not place.stands():
+            place = await self._place(identity)
+        return await dial.dial(pid=place.pid, pod_ip=place.address, port=port, inside=inside)
+
+    async def _place(self, identity: Identity) -> Place:
         pause = (await self._launcher.look(identity)).pause
         if pause is None or pause.status != "running":
             raise NotFound(f"pod {identity.uid} does not run")
-        pid = None
-        if inside and self._engine.local:
-            said = await self._engine.call("GET", f"containers/{part(pause.id)}/json")
-            pid = int(said["State"].get("Pid") or 0) or None
         # A pod in the host's network has no address of its own.
         address = next(iter(pause.addresses), "127.0.0.1" if self._engine.local else "")
-        return await dial.dial(pid=pid, pod_ip=address, port=port, inside=inside)
+        if not self._engine.local:
+            return Place(address)
+        said = await self._engine.call("GET", f"containers/{part(pause.id)}/json")
+        pid = int(said["State"].get("Pid") or 0)
+        place = Place(address, pid or None, Place.began(pid))
+        if place.stands():
+            self._memory.places[identity.key] = place
+        return place
 
     async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
         """Replaces the content of these volumes, each at once. NotFound, Unavailable."""

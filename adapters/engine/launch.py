@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,6 +29,30 @@ _KEPT = 2
 """Runs of a container: the last one, and the one before it for its log and its exit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pod's network is."""
+
+    address: str
+    pid: int | None = None
+    """Of the pause container's process, on a local engine."""
+    start: str = ""
+    """When that process began, in the kernel's words: a number alone may mean another one."""
+
+    def stands(self) -> bool:
+        """Whether that process still lives, and so the address is still the pod's."""
+        return self.pid is not None and bool(self.start) and self.began(self.pid) == self.start
+
+    @staticmethod
+    def began(pid: int) -> str:
+        """When that process began; empty: there is none."""
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] == "Z" else fields[19]
+
+
 @dataclass(slots=True)
 class Memory:
     """What is known for a while, and found out again where it is lost."""
@@ -43,10 +68,15 @@ class Memory:
     """Pods that are being deleted just now."""
     filled: set[Key] = field(default_factory=set)
     """Pods whose pause container was started, and whose volumes were filled, from here."""
+    running: dict[Key, dict[str, str]] = field(default_factory=dict)
+    """By container: the ID of the run that ran when it was last looked at for a command."""
+    places: dict[Key, Place] = field(default_factory=dict)
+    """Where pods' networks were found."""
 
     def keep(self, keys: Set[Key]) -> None:
         """Forgets all pods but these and those that are being made."""
         known = {*self.waits, *self.stopped, *self.broken, *self.filled}
+        known |= {*self.running, *self.places}
         for key in known - keys - self.making:
             self.forget(key)
 
@@ -56,6 +86,8 @@ class Memory:
         self.stopped.discard(key)
         self.broken.discard(key)
         self.filled.discard(key)
+        self.running.pop(key, None)
+        self.places.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)
