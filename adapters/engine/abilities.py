@@ -10,6 +10,7 @@ from adapters.engine.client import Engine, part
 from adapters.engine.facts import Facts
 from adapters.engine.launch import Launcher, Memory, Place
 from adapters.engine.observe import Entry, Pod, entry, pods
+from adapters.engine.sight import Sight
 from adapters.engine.stats import Meter
 from bridge.adapter import Channel, LogOptions, Usage
 from bridge.errors import NotFound
@@ -26,12 +27,13 @@ class Abilities:
     _launcher: Launcher
     _memory: Memory
     _meter: Meter
+    _sight: Sight
 
     async def logs(
         self, identity: Identity, container: str, options: LogOptions
     ) -> AsyncIterator[bytes]:
         """The log of the latest run, or of the one before it. NotFound, Unavailable."""
-        pod = await self._launcher.look(identity)
+        pod = await self._sight.pod(identity)
         # What is about to run has no log yet, and the run before it is the latest; what could not
         # be started has an empty one.
         failed = self._facts.has_failed
@@ -64,7 +66,7 @@ class Abilities:
         return await streams.attach(self._engine, run.id, stdin=stdin)
 
     async def _running(self, identity: Identity, container: str) -> Entry:
-        pod = await self._launcher.look(identity)
+        pod = await self._sight.pod(identity)
         for run in pod.runs.get(container, [])[:1]:
             if run.status == "running":
                 self._memory.running.setdefault(identity.key, {})[container] = run.id
@@ -80,7 +82,7 @@ class Abilities:
         return await dial.dial(pid=place.pid, pod_ip=place.address, port=port, inside=inside)
 
     async def _place(self, identity: Identity) -> Place:
-        pause = (await self._launcher.look(identity)).pause
+        pause = (await self._sight.pod(identity)).pause
         if pause is None or pause.status != "running":
             raise NotFound(f"pod {identity.uid} does not run")
         # A pod in the host's network has no address of its own.
@@ -96,7 +98,7 @@ class Abilities:
 
     async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
         """Replaces the content of these volumes, each at once. NotFound, Unavailable."""
-        pause = (await self._launcher.look(identity)).pause
+        pause = (await self._sight.pod(identity)).pause
         if pause is None:
             raise NotFound(f"no pod {identity.uid}")
         group = pause.labels.get(_GROUP, "")

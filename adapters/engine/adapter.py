@@ -15,10 +15,11 @@ from adapters.engine.client import Conflict, Engine, part
 from adapters.engine.facts import Facts
 from adapters.engine.launch import Launcher, Memory
 from adapters.engine.notices import Listener, Notices
-from adapters.engine.observe import Entry, Pod, entry, observed, pods
+from adapters.engine.observe import Entry, Pod, observed, pods
 from adapters.engine.oom import KernelLog
 from adapters.engine.options import Options
 from adapters.engine.scratch import Scratch
+from adapters.engine.sight import Sight
 from adapters.engine.stats import Meter
 from adapters.engine.stops import Stops
 from bridge.adapter import Rate, Support
@@ -53,6 +54,7 @@ class Adapter(Abilities):
         self._memory = Memory()
         self._scratch = Scratch(self._engine)
         self._facts = Facts(self._engine, self._scratch, self._kernel)
+        self._sight = Sight(self._engine)
         self._stops = Stops(self._engine)
         self._meter = Meter(self._engine)
         self._launcher = Launcher(
@@ -60,7 +62,8 @@ class Adapter(Abilities):
             self._memory,
             self._facts,
             self._scratch,
-            self._notices.tell,
+            self._sight,
+            tell=self._notices.tell,
             pause_image=chosen.pause_image,
             network=chosen.network,
             parallel=chosen.parallel,
@@ -93,13 +96,9 @@ class Adapter(Abilities):
 
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of the engine's calls."""
-        filters = names.filters(self._engine.owner)
         # Before the pods: whoever has a mount is among them, or is gone.
         held = self._held()
-        said = await self._engine.call(
-            "GET", "containers/json", params={"all": True, "filters": filters}
-        )
-        entries = [one for one in map(entry, said or ()) if one is not None]
+        entries = await self._sight.all()
         listed = [one.id for one in entries]
         self._facts.keep(listed)
         for container in self._stops.pending():
@@ -109,10 +108,11 @@ class Adapter(Abilities):
         # A removal may have ended between containers and volumes.
         for identity in {one for _, one in await self._volumes() if one.key not in found}:
             # Or the pod was made since the containers were listed.
-            pod = await self._launcher.look(identity)
+            pod = await self._sight.pod(identity, listed=True)
             if pod.pause is not None or identity.key not in self._memory.making:
                 found[identity.key] = pod
         self._memory.keep(found.keys())
+        self._sight.keep(found.keys() | self._memory.making)
         kept = {mounts.held_of(self._engine, pod.identity) for pod in found.values()}
         for left in held - kept:
             await asyncio.to_thread(subpaths.release, left)
@@ -160,7 +160,7 @@ class Adapter(Abilities):
         """Begins to end every container of it."""
         self._launcher.images.forget(identity)
         async with self._launcher.lock(identity.key):
-            pod = await self._launcher.look(identity)
+            pod = await self._sight.pod(identity)
             if pod.pause is None:
                 return
             self._memory.waits.pop(identity.key, None)
@@ -171,7 +171,7 @@ class Adapter(Abilities):
     async def kill(self, identity: Identity, container: str, grace: float) -> None:
         """Begins to end the container's latest run."""
         async with self._launcher.lock(identity.key):
-            pod = await self._launcher.look(identity)
+            pod = await self._sight.pod(identity)
             await self._end(pod.runs.get(container, [])[:1], grace)
 
     async def _end(self, runs: Sequence[Entry], grace: float) -> None:
@@ -196,8 +196,11 @@ class Adapter(Abilities):
                 self._memory.leaving.discard(identity.key)
 
     async def _delete(self, identity: Identity) -> None:
-        for _ in range(_REMOVALS):
-            pod = await self._launcher.look(identity)
+        for turn in range(_REMOVALS):
+            # What is known is removed; then the engine's list says whether that was all.
+            pod = await self._sight.pod(identity, listed=turn > 0)
+            if turn == 0 and pod.pause is None:
+                continue
             if pod.pause is None and not pod.runs:
                 await self._remove_volumes(identity)
                 self._scratch.forget(identity)
@@ -210,8 +213,6 @@ class Adapter(Abilities):
         everything = [*runs, *([pod.pause] if pod.pause is not None else [])]
         for one in everything:
             self._stops.ended(one.id)
-        # First the kill: a removal by force would wait for the stop signal to be heeded.
-        await self._end([one for one in everything if not one.is_over], 0)
         if pod.pause is not None and self._engine.podman:
             # With all that joins it, in one call.
             params = {"force": True, "v": True, "depend": True, "timeout": 0}
@@ -221,6 +222,8 @@ class Adapter(Abilities):
             except NotFound:
                 return
             return
+        # First the kill: a removal by force would wait for the stop signal to be heeded.
+        await self._end([one for one in everything if not one.is_over], 0)
         await asyncio.gather(*(self._launcher.remove(run.id) for run in runs))
         if pod.pause is not None:
             await self._launcher.remove(pod.pause.id)
@@ -258,7 +261,7 @@ class Adapter(Abilities):
             if len(identities) > _FEW:
                 keys = {one.key for one in identities}
                 return [one for one in await self.list() if one.identity.key in keys]
-            looked = await asyncio.gather(*map(self._launcher.look, identities))
+            looked = await asyncio.gather(*map(self._sight.pod, identities))
             return await self._observe([one for one in looked if one.pause is not None])
         except BridgeError:
             return []  # A hint: the next list tells it.

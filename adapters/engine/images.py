@@ -61,6 +61,9 @@ class _Pull:
     """By (pod, container): whose, and which run."""
 
 
+_RECENT = 5.0
+"""Seconds for which an image that was found is not looked for again: a Job's pods are many."""
+
 Changed = Callable[[Identity, str, int, Waiting | None], None]
 """Is told of a run (pod, container, restart) what it waits for now; None: ask again."""
 
@@ -74,6 +77,8 @@ class Images:
         self._clock = clock
         self._pulls: dict[tuple[str, tuple[PullCredential, ...]], _Pull] = {}
         self._backoffs: dict[tuple[str, str], Backoff] = {}
+        self._found: dict[str, tuple[float, Image]] = {}
+        """When each image was found, by its normalized name."""
         self._timers: dict[tuple[Key, str], asyncio.TimerHandle] = {}
         self._fresh: set[tuple[Key, str, int]] = set()
         """Runs whose image was pulled for them, and that have not begun."""
@@ -126,12 +131,17 @@ class Images:
             raise Unavailable(f"{reference}: {words}")
 
     async def find(self, reference: str) -> Image | None:
-        """The image by a normalized name, where the engine has it."""
+        """The image by a normalized name, where the engine has it: as of a few seconds ago."""
+        if (known := self._found.get(reference)) is not None and self._clock() < known[0] + _RECENT:
+            return known[1]
         try:
             said = await self._engine.call("GET", f"images/{reference}/json")
         except NotFound:
+            self._found.pop(reference, None)
             return None
-        return _image(reference, said)
+        image = _image(reference, said)
+        self._found[reference] = (self._clock(), image)
+        return image
 
     def _pull(
         self, workload: Workload, container: Container, restart: int, reference: str
@@ -166,6 +176,7 @@ class Images:
         self._timers[key] = loop.call_later(max(at - self._clock(), 0.0), over)
 
     async def _run(self, reference: str, logins: tuple[PullCredential, ...], pull: _Pull) -> None:
+        self._found.pop(reference, None)
         try:
             message = await self._try(reference, logins)
         except BridgeError as error:

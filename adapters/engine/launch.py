@@ -18,10 +18,11 @@ from adapters.engine import mounts, names, specs, volumes
 from adapters.engine.client import Conflict, Engine, Refused, part
 from adapters.engine.facts import Facts
 from adapters.engine.images import Image, Images
-from adapters.engine.observe import Entry, Pod, entry, pods
+from adapters.engine.observe import Entry, Pod
 from adapters.engine.pause import COMMAND, PauseImage
 from adapters.engine.references import normalized
 from adapters.engine.scratch import Scratch, hosts, start_error, volume
+from adapters.engine.sight import Sight
 from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
 from bridge.workload import Container, Identity, Key, Waiting, Workload
 
@@ -109,8 +110,9 @@ class Launcher:
         memory: Memory,
         facts: Facts,
         scratch: Scratch,
-        tell: Callable[[Identity], None],
+        sight: Sight,
         *,
+        tell: Callable[[Identity], None],
         pause_image: str,
         network: str,
         parallel: int,
@@ -119,6 +121,7 @@ class Launcher:
         self._memory = memory
         self._facts = facts
         self._scratch = scratch
+        self._sight = sight
         self._tell = tell
         self._pause_image = pause_image
         self._network = network
@@ -155,15 +158,6 @@ class Launcher:
             network=self._network,
         )
 
-    async def look(self, identity: Identity) -> Pod:
-        """What the engine has of that pod."""
-        filters = names.filters(self._engine.owner, identity)
-        said = await self._engine.call(
-            "GET", "containers/json", params={"all": True, "filters": filters}
-        )
-        found = [one for one in map(entry, said or ()) if one is not None]
-        return pods(found).get(identity.key, Pod(identity))
-
     async def run(self, workload: Workload) -> None:
         """Makes the volumes and the pause container. If that runs, nothing more."""
         key = workload.identity.key
@@ -190,17 +184,18 @@ class Launcher:
             ],
         )
         try:
-            made = await self._create(names.pause(identity), body)
+            made = await self._create(identity, names.pause(identity), body)
         except NotFound:
             self._own.forget()
             raise
         except Conflict:
-            pod = await self.look(identity)
+            pod = await self._sight.pod(identity)
             if pod.pause is None or pod.pause.is_over or pod.runs:
                 return
             made = pod.pause.id
         else:
             self._memory.forget(identity.key)
+            self._sight.begun(identity, made)
         await self._prepare(workload, made)
 
     async def _prepare(self, workload: Workload, pause: str) -> None:
@@ -218,10 +213,16 @@ class Launcher:
             await self.images.fetch(reference)
         return reference
 
-    async def _create(self, name: str, body: Mapping[str, Any]) -> str:
-        made = await self._engine.call(
-            "POST", "containers/create", params={"name": name}, body=body
-        )
+    async def _create(self, identity: Identity, name: str, body: Mapping[str, Any]) -> str:
+        try:
+            made = await self._engine.call(
+                "POST", "containers/create", params={"name": name}, body=body
+            )
+        except BaseException:
+            # It may be there all the same, or somebody else's.
+            self._sight.doubt(identity)
+            raise
+        self._sight.made(identity, made["Id"])
         return str(made["Id"])
 
     async def start(self, workload: Workload, name: str, restart: int) -> None:
@@ -232,7 +233,7 @@ class Launcher:
             raise NotFound(f"no container {name}") from None
         identity = workload.identity
         async with self.lock(identity.key):
-            pod = await self.look(identity)
+            pod = await self._sight.pod(identity)
             if pod.pause is None:
                 raise NotFound(f"no pod {identity.uid}")
             there = pod.runs.get(name, [])
@@ -243,7 +244,7 @@ class Launcher:
                 return
             if self._may_be_empty(workload, pod, pod.pause):
                 await self._prepare(workload, pod.pause.id)
-                pod = await self.look(identity)
+                pod = await self._sight.pod(identity)
             if pod.pause is None or pod.pause.status != "running":
                 self._break(identity)
                 return
@@ -323,12 +324,13 @@ class Launcher:
             self._wait(workload, container.name, restart, waiting)
             return None
         try:
-            return await self._create(names.run(identity, container.name, restart), body)
+            name = names.run(identity, container.name, restart)
+            return await self._create(identity, name, body)
         except Conflict:
-            again = (await self.look(identity)).run(container.name, restart)
+            again = (await self._sight.pod(identity)).run(container.name, restart)
             return again.id if again is not None else None
         except (Invalid, NotFound, Refused) as error:
-            if (await self.look(identity)).pause is None:
+            if (await self._sight.pod(identity)).pause is None:
                 raise NotFound(f"no pod {identity.uid}") from None
             waiting = Waiting("CreateContainerError", redacted(error.message, container))
             self._wait(workload, container.name, restart, waiting)
@@ -345,7 +347,7 @@ class Launcher:
 
     async def _failed(self, run: _Start, words: str) -> None:
         """The engine would not start it: a run that ended, unless something else is the reason."""
-        pod = await self.look(run.identity)
+        pod = await self._sight.pod(run.identity)
         there = pod.run(run.container.name, run.restart)
         if pod.pause is None or there is None:
             raise NotFound(f"no pod {run.identity.uid}")

@@ -76,6 +76,21 @@ def entry(said: Mapping[str, Any]) -> Entry | None:
     )
 
 
+def inspected(said: Mapping[str, Any]) -> Entry | None:
+    """The same from GET /containers/{id}/json."""
+    made = parse_time(str(said.get("Created", "")))
+    return entry(
+        {
+            "Id": said["Id"],
+            "Labels": (said.get("Config") or {}).get("Labels"),
+            "State": (said.get("State") or {}).get("Status", ""),
+            # A list tells whole seconds.
+            "Created": int(made or 0),
+            "NetworkSettings": said.get("NetworkSettings"),
+        }
+    )
+
+
 def _addresses(settings: Mapping[str, Any]) -> Iterable[str]:
     for network in (settings.get("Networks") or {}).values():
         for kind in ("IPAddress", "GlobalIPv6Address"):

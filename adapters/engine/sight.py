@@ -1,0 +1,81 @@
+"""Looks at what the engine has: all pods by one list, one pod by its containers.
+
+A list waits for every container that is just being started, on Podman for seconds where a hundred
+are; an inspect waits for its own. So a pod that was seen once is looked at container by container.
+Its containers are known: all were listed, or made here since. Where an answer to a create was lost
+they are not, and the pod is listed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Set
+
+from adapters.engine import names
+from adapters.engine.client import Engine, part
+from adapters.engine.observe import Entry, Pod, entry, inspected, pods
+from bridge.errors import NotFound
+from bridge.workload import Identity, Key
+
+
+class Sight:
+    """What there is; it holds no truth but where to look."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: dict[Key, set[str]] = {}
+        """The IDs of pods' containers."""
+
+    async def all(self) -> list[Entry]:
+        """Every container of this owner. Errors as of the engine's calls."""
+        return await self._list(None)
+
+    async def pod(self, identity: Identity, *, listed: bool = False) -> Pod:
+        """What the engine has of that pod; `listed`: by its list, whatever is known."""
+        known = self._known.get(identity.key)
+        if known is None or listed:
+            found = await self._list(identity)
+            self._known.setdefault(identity.key, set())
+        else:
+            asked = list(known)
+            looked = await asyncio.gather(*map(self._inspect, asked))
+            known.difference_update(
+                one for one, seen in zip(asked, looked, strict=True) if seen is None
+            )
+            found = [one for one in looked if one is not None]
+        return pods(found).get(identity.key, Pod(identity))
+
+    def begun(self, identity: Identity, container: str) -> None:
+        """The pod was made just now, and that is its only container."""
+        self._known[identity.key] = {container}
+
+    def made(self, identity: Identity, container: str) -> None:
+        """A container of that pod was made just now."""
+        if (known := self._known.get(identity.key)) is not None:
+            known.add(container)
+
+    def doubt(self, identity: Identity) -> None:
+        """There may be containers of that pod which nobody here has heard of."""
+        self._known.pop(identity.key, None)
+
+    def keep(self, keys: Set[Key]) -> None:
+        """Forgets all pods but these."""
+        for key in self._known.keys() - keys:
+            del self._known[key]
+
+    async def _list(self, identity: Identity | None) -> list[Entry]:
+        filters = names.filters(self._engine.owner, identity)
+        said = await self._engine.call(
+            "GET", "containers/json", params={"all": True, "filters": filters}
+        )
+        found = [one for one in map(entry, said or ()) if one is not None]
+        for one in found:
+            # Added, never taken away: this list may be older than what was made since.
+            self._known.setdefault(one.identity.key, set()).add(one.id)
+        return found
+
+    async def _inspect(self, container: str) -> Entry | None:
+        try:
+            return inspected(await self._engine.call("GET", f"containers/{part(container)}/json"))
+        except NotFound:
+            return None
