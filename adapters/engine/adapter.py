@@ -28,7 +28,7 @@ from bridge.workload import Identity, Observed, Workload
 
 _TELLING = frozenset({"start", "die", "died", "oom", "destroy", "remove"})
 """Actions of a container after which the pod is another one."""
-_FEW = 3
+_FEW = 32
 """Changed pods that are asked for one by one; for more, one list is cheaper."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts to hear the engine's events."""

@@ -112,26 +112,22 @@ class Filter:
 
 
 class Tail:
-    """Finds where the last lines begin, in entries that come one after the other.
-
-    No line is torn: where one of the other stream is under way at that place, it is shown as well.
-    """
+    """Finds where the last lines begin, in entries that come one after the other: a line is what
+    ends with a whole entry, of whichever stream, as the log shows it."""
 
     def __init__(self, lines: int) -> None:
         self._lines = lines
         self._starts: list[int] = []
-        self._open: dict[str, int] = {}
-        """Where the unfinished line of each stream began."""
+        self._begins = True
+        """Whether the next entry begins a line."""
 
     def add(self, entry: Entry, position: int) -> None:
         """The next entry, and where it is."""
-        if entry.stream not in self._open:
-            self._starts.append(min([position, *self._open.values()]))
+        if self._begins:
+            self._starts.append(position)
             if len(self._starts) > 2 * self._lines + 64:
                 del self._starts[: -self._lines or None]
-            self._open[entry.stream] = position
-        if entry.whole:
-            del self._open[entry.stream]
+        self._begins = entry.whole
 
     def start(self, end: int) -> int:
         """Where the first of the last lines begins; `end` where none is wanted or there is none."""

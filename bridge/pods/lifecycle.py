@@ -387,6 +387,12 @@ def _running(pod: _Pod, now: float, deadline: float | None) -> Plan:
     if deadline is not None:
         draft.wake_at.append(deadline)
     kills = {one.name: kill for one in pod.running() if (kill := pod.kill(one)) is not None}
+    for container, due in _hard_stops(pod):
+        if due <= now:
+            words = f"Container {container.name} ran for as long as any container may"
+            kills.setdefault(container.name, Kill(words))
+        else:
+            draft.wake_at.append(due)
     graces = {
         name: pod.workload.grace if kill.grace is None else kill.grace
         for name, kill in kills.items()
@@ -399,6 +405,16 @@ def _running(pod: _Pod, now: float, deadline: float | None) -> Plan:
         waiting={**pod.waiting(), **draft.crashing},
         wake_at=min(draft.wake_at, default=None),
     )
+
+
+def _hard_stops(pod: _Pod) -> Iterator[tuple[Container, float]]:
+    """When (epoch seconds) each running container has to end; a backend may see to it as well."""
+    if pod.workload.hard_stop is None:
+        return
+    for container in pod.running():
+        state = pod.states[container.name].state
+        if isinstance(state, Running):
+            yield container, state.started_at + pod.workload.hard_stop
 
 
 def _initialize(pod: _Pod, draft: _Draft) -> bool:

@@ -248,7 +248,11 @@ class Tracker:
             self._wait(record, "BackendNotReady", f"waiting for {names} to be listed first")
             return False
         if record.deleting and backend is None:
-            # Every backend is listed and none has it.
+            # Every backend is listed and none has it; but a list may have been made while it was
+            # on its way in, and nothing is gone before its backend says so.
+            for one in self.backends.values():
+                if not self.read_only:
+                    await one.delete(record.identity)
             record.ended = record.ended_acked = True
             await self._remove(record)
             return False

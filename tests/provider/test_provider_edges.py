@@ -244,3 +244,41 @@ def test_old_news_changes_nothing() -> None:
             assert len(watcher.history["one"]) == told
 
     virtual.run(story())
+
+
+def test_nothing_is_gone_because_a_list_lacked_it() -> None:
+    async def story() -> None:
+        sky = cloud()
+        async with serving(sky) as (provider, watcher):
+            await asyncio.sleep(1)
+            pod = asked(a_pod()).pod
+            who = Identity(CLUSTER, pod.node, pod.namespace, pod.name, pod.uid, 0)
+            state = ContainerState("c", Running(virtual.clock()), container_id="x")
+            # It is there, and no list has shown it yet.
+            sky.pods[who.key] = Observed(who, (state,), accepted_at=virtual.clock())
+            await provider.delete_pod(pb.DeletePodRequest(pod=pod, grace_period_seconds=1))
+            await watcher.until("one", lambda f: f.stage == pod_pb2.POD_STAGE_GONE)
+            assert not sky.pods
+
+    virtual.run(story())
+
+
+def test_no_container_runs_longer_than_any_may() -> None:
+    async def story() -> None:
+        sky = cloud()
+        adapter = PaperAdapter(sky)
+        provider = Provider(Tracker([Backend(adapter, {})], clock=virtual.clock), max_run=100)
+        watcher = Watcher(provider)
+        tasks = [asyncio.create_task(provider.run()), asyncio.create_task(watcher.follow())]
+        try:
+            await provider.create_pod(asked(a_pod()))
+            began = virtual.clock()
+            await watcher.ended("one")
+            assert 100 <= virtual.clock() - began < 140
+            assert len(sky.kills) == 1
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    virtual.run(story())
