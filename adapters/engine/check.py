@@ -13,6 +13,12 @@ _RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
 """The last one is what the engine's disk has; nothing there can be limited."""
 
 
+_IN_THE_OPEN = (
+    "holds a Secret's value, and the process list shows it to every user of this host:"
+    " pass it by env or a file"
+)
+
+
 def check(workload: Workload, engine: Engine) -> Sequence[Violation]:
     """What is wrong with it here. Pure but for looks at the host itself."""
     return [*mounts.problems(engine, workload), *_containers(workload)]
@@ -24,6 +30,8 @@ def _containers(workload: Workload) -> Iterator[Violation]:
         kind = _kind(one)
         number = numbers.get(kind, 0)
         numbers[kind] = number + 1
+        for word in one.secret_words:
+            yield Violation(f"spec.{kind}[{number}].{word}", _IN_THE_OPEN)
         for name in sorted({*one.resources.limits, *one.resources.requests} - _RESOURCES):
             yield Violation(
                 f"spec.{kind}[{number}].resources",

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from adapters.engine import names
-from adapters.engine.client import Engine, part
+from adapters.engine import logs, names
+from adapters.engine.client import Engine, Refused, part
 from adapters.engine.observe import Entry, Fact, Pod, ended, running
 from adapters.engine.oom import KernelLog
 from adapters.engine.references import normalized, resolved
@@ -22,8 +22,9 @@ _AT_ONCE = 8
 """Inspects under way."""
 _LINES, _BYTES = 80, 2048
 """Of a log that stands for a message (MaxContainerTerminationMessageLog{Lines,Length})."""
-_FRAME = 8
-"""Bytes before each piece of a log that is not a terminal's."""
+_PATIENCE = 5.0
+"""Seconds for a message: how a run ended is told without one rather than late."""
+_AS_MESSAGE = f"{names.PREFIX}logs-as-message"
 
 
 class Facts:
@@ -112,7 +113,7 @@ class Facts:
         name = await self._image(image, one.labels.get(names.IMAGE, "")) if one.container else ""
         if status in ("exited", "stopped", "dead"):
             how = ended(state, one.created, oom=self._was_killed(one, state))
-            message = await self._message(one, pause, how) if pause is not None else ""
+            message = await self._message(one, pause, how, said) if pause is not None else ""
             how = _with_id(how, identifier, message)
             fact = Fact(how, identifier, name)
         else:
@@ -125,24 +126,24 @@ class Facts:
             return False
         return self._log.has_killed(one.id)
 
-    async def _message(self, one: Entry, pause: Entry, how: Exit) -> str:
-        message = await self._scratch.message(one.identity, pause.id, one.container, one.restart)
-        if message or not how.code or f"{names.PREFIX}logs-as-message" not in one.labels:
-            return message
-        return await self._end_of_log(one)
-
-    async def _end_of_log(self, one: Entry) -> str:
+    async def _message(self, one: Entry, pause: Entry, how: Exit, said: Mapping[str, Any]) -> str:
+        """What the run left as its message; empty as well where that cannot be had in time."""
+        whose = (one.identity, pause.id, one.container, one.restart)
         try:
-            async with self._engine.stream(
-                "GET",
-                f"containers/{part(one.id)}/logs",
-                params={"stdout": True, "stderr": True, "tail": _LINES},
-            ) as answer:
-                raw = await answer.read()
-        except NotFound:
+            async with asyncio.timeout(_PATIENCE):
+                message = await self._scratch.message(*whose)
+                if message or not how.code or one.labels.get(_AS_MESSAGE) != "true":
+                    return message
+                return await self._end_of_log(said)
+        except TimeoutError:
             return ""
-        text = raw if f"{names.PREFIX}tty" in one.labels else unframed(raw)
-        return text[-_BYTES:].decode(errors="replace")
+
+    async def _end_of_log(self, said: Mapping[str, Any]) -> str:
+        try:
+            text = await logs.ending(self._engine, said, _LINES, _BYTES)
+        except (Invalid, NotFound, Refused):
+            return ""  # Asked again it would say the same, and no other pod may wait for it.
+        return text.decode(errors="replace")
 
     async def _image(self, image: str, asked: str) -> str:
         """What a status calls the image with that ID."""
@@ -157,17 +158,6 @@ class Facts:
         except Invalid:
             reference = asked
         return resolved(reference, image, self._images[image])
-
-
-def unframed(raw: bytes) -> bytes:
-    """The bytes of both streams of a log, in their order, without the engine's frames."""
-    pieces = []
-    at = 0
-    while at + _FRAME <= len(raw):
-        size = int.from_bytes(raw[at + 4 : at + _FRAME], "big")
-        pieces.append(raw[at + _FRAME : at + _FRAME + size])
-        at += _FRAME + size
-    return b"".join(pieces)
 
 
 def _with_id(how: Exit, identifier: str, message: str = "") -> Exit:

@@ -15,7 +15,8 @@ import orjson
 from adapters.engine import names, streams
 from adapters.engine.client import Engine, part
 from adapters.engine.pause import COMMAND
-from bridge.errors import Invalid, NotFound
+from adapters.engine.scratch import bounded
+from bridge.errors import Invalid, NotFound, Unavailable
 from bridge.workload import Identity
 
 PLACE = "/v"
@@ -33,10 +34,13 @@ async def put(engine: Engine, identity: Identity, data: bytes) -> None:
 
 
 async def get(engine: Engine, identity: Identity, path: str) -> bytes:
-    """A tar of what is at a path below `/v`. NotFound."""
+    """A tar of what is at a path below `/v`. NotFound. Unavailable: it is longer than 8 MiB."""
     place = {"path": f"{PLACE}/{path}"}
     async with engine.stream("GET", _archive(identity), params=place) as answer:
-        return await answer.read()
+        content = await bounded(answer)
+    if not content:
+        raise Unavailable(f"{path}: somebody made it too large to be read")
+    return content
 
 
 async def stat(engine: Engine, identity: Identity, path: str) -> dict[str, Any] | None:

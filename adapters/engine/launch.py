@@ -20,6 +20,7 @@ from adapters.engine.facts import Facts
 from adapters.engine.images import Image, Images
 from adapters.engine.observe import Entry, Pod
 from adapters.engine.pause import COMMAND, PauseImage
+from adapters.engine.redaction import redacted
 from adapters.engine.references import normalized
 from adapters.engine.scratch import Scratch, hosts, start_error, volume
 from adapters.engine.sight import Sight
@@ -371,16 +372,3 @@ class Launcher:
         except Conflict as error:
             # Its removal is under way already, or something still joins it: look again.
             raise Unavailable(error.message) from None
-
-
-def redacted(words: str, container: Container) -> str:
-    """An engine's words without the values of that container that are secret."""
-    secrets = {one.value for one in container.env if one.secret and one.value}
-    for field_ in container.secret_words:
-        kind, _, number = field_.rstrip("]").partition("[")
-        held = container.command if kind == "command" else container.args
-        if number.isdigit() and int(number) < len(held):
-            secrets.add(held[int(number)])
-    for secret in sorted(secrets, key=len, reverse=True):
-        words = words.replace(secret, "***")
-    return words

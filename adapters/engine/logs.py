@@ -30,6 +30,10 @@ _PATIENCE = 1.0
 """Seconds between questions to an engine that does not answer, or a run that did not begin."""
 _DAY = 86_400.0
 """Seconds: the time limit of a call that waits for a container's end, and is then made again."""
+_WINDOW = 128 * 1024
+"""Bytes of the end of a log's file: 2 KiB of text, even where each byte is an entry of its own."""
+_MOST = 2 * 1024 * 1024
+"""Bytes of an answer, in search of a log's end: more than 80 of Docker's entries have."""
 _HEADER = 8
 _NAMES = {1: "stdout", 2: "stderr"}
 
@@ -58,6 +62,84 @@ async def logs(
     async with aclosing(source.read()) as pieces:
         async for piece in pieces:
             yield piece
+
+
+async def ending(engine: Engine, found: Mapping[str, Any], lines: int, size: int) -> bytes:
+    """The end of the log of a run that has ended: at most so many lines and bytes of it.
+
+    `found` is the container's inspect. However long the log and its lines are, little of them is
+    read; empty where the end would not be among it. How long that takes is the engine's affair:
+    the caller sets the limit. NotFound, Unavailable.
+    """
+    descriptor = _file(engine, found)
+    if descriptor is not None:
+        try:
+            return _end_of_file(descriptor, lines, size)
+        finally:
+            os.close(descriptor)
+    end = Ending(size, framed=not (found.get("Config") or {}).get("Tty"))
+    path = f"containers/{part(str(found['Id']))}/logs"
+    params = {"stdout": True, "stderr": True, "tail": lines}
+    read = 0
+    async with engine.stream("GET", path, params=params) as answer:
+        async for chunk in answer.content.iter_chunked(_BLOCK):
+            read += len(chunk)
+            if read > _MOST:
+                return b""
+            end.add(chunk)
+    return _last_lines(end.text, lines)
+
+
+def _end_of_file(descriptor: int, lines: int, size: int) -> bytes:
+    start = max(0, os.fstat(descriptor).st_size - _WINDOW)
+    held = os.pread(descriptor, _WINDOW, start).split(b"\n")
+    # The first may be the end of an entry, the last is empty or not written yet.
+    entries = [entry for one in held[bool(start) : -1] if (entry := parse(one))]
+    text = b"".join(Filter(LogOptions()).pieces(entries))
+    return _last_lines(text[-size:], lines)
+
+
+def _last_lines(text: bytes, lines: int) -> bytes:
+    held = text.split(b"\n")
+    return b"\n".join(held[-lines - (not held[-1]) :])
+
+
+class Ending:
+    """The last bytes of a log as the engine sends it; no more of it is held."""
+
+    def __init__(self, size: int, *, framed: bool) -> None:
+        self._size = size
+        self._framed = framed
+        self._header = b""
+        self._left = 0
+        """Bytes of the frame that are still to come."""
+        self.text = b""
+        """The last `size` bytes until now, of both streams in their order."""
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes of the answer, cut anywhere."""
+        if not self._framed:
+            self._keep(chunk)
+            return
+        at = 0
+        while at < len(chunk):
+            if self._left:
+                piece = chunk[at : at + self._left]
+                self._left -= len(piece)
+                self._keep(piece)
+            else:
+                piece = chunk[at : at + _HEADER - len(self._header)]
+                self._head(piece)
+            at += len(piece)
+
+    def _head(self, piece: bytes) -> None:
+        self._header += piece
+        if len(self._header) == _HEADER:
+            self._left = int.from_bytes(self._header[4:], "big")
+            self._header = b""
+
+    def _keep(self, piece: bytes) -> None:
+        self.text = (self.text + piece[-self._size :])[-self._size :]
 
 
 def _file(engine: Engine, found: Mapping[str, Any]) -> int | None:

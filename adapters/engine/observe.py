@@ -58,19 +58,26 @@ class Entry:
 
 
 def entry(said: Mapping[str, Any]) -> Entry | None:
-    """One element of GET /containers/json; None where its labels are not ours."""
+    """One element of GET /containers/json; None where it is not ours.
+
+    Labels alone do not tell: an image that was made from a container of ours has them too, and so
+    has what runs from it. The name is the one that follows from them, and the engine gives it once.
+    """
     labels = said.get("Labels") or {}
     identity = names.identity_of(labels)
-    if identity is None:
+    container, restart = labels.get(names.CONTAINER, ""), labels.get(names.RESTART, "0")
+    if identity is None or not restart.isdigit():
         return None
-    restart = labels.get(names.RESTART, "0")
+    wanted = names.run(identity, container, int(restart)) if container else names.pause(identity)
+    if wanted not in {str(one).removeprefix("/") for one in said.get("Names") or ()}:
+        return None
     return Entry(
         id=str(said["Id"]),
         identity=identity,
         status=str(said.get("State", "")).lower(),
         created=float(said.get("Created") or 0),
-        container=labels.get(names.CONTAINER, ""),
-        restart=int(restart) if restart.isdigit() else 0,
+        container=container,
+        restart=int(restart),
         labels=labels,
         addresses=tuple(_addresses(said.get("NetworkSettings") or {})),
     )
@@ -82,6 +89,7 @@ def inspected(said: Mapping[str, Any]) -> Entry | None:
     return entry(
         {
             "Id": said["Id"],
+            "Names": [said.get("Name", "")],
             "Labels": (said.get("Config") or {}).get("Labels"),
             "State": (said.get("State") or {}).get("Status", ""),
             # A list tells whole seconds.

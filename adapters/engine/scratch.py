@@ -20,6 +20,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import aiohttp
 import orjson
 
 from adapters.engine import names
@@ -31,6 +32,9 @@ PLACE = "/podbridge"
 """Where it is mounted in the pause container."""
 _END = 1024 * 1024
 """Bytes: more than any file here is, but for a message that nobody meant as one."""
+_ARCHIVE = 8 * 1024 * 1024
+"""Bytes of the longest archive that is read."""
+_CHUNK = 64 * 1024
 _ONLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 LONGEST_MESSAGE = 4096
 """Bytes: the last ones of the file (MaxContainerTerminationMessageLength)."""
@@ -55,6 +59,17 @@ def tar(files: Mapping[str, tuple[bytes, int]]) -> bytes:
             one.size, one.mode = len(content), mode
             made.addfile(one, io.BytesIO(content))
     return buffer.getvalue()
+
+
+async def bounded(answer: aiohttp.ClientResponse) -> bytes:
+    """An archive; empty where it is longer than 8 MiB: a container may have made what is in it as
+    long as the disk, or longer."""
+    held = bytearray()
+    async for chunk in answer.content.iter_chunked(_CHUNK):
+        held += chunk
+        if len(held) > _ARCHIVE:
+            return b""
+    return bytes(held)
 
 
 def hosts(workload: Workload, address: str) -> bytes:
@@ -142,8 +157,10 @@ class Scratch:
             async with self._engine.stream(
                 "GET", path, params={"path": f"{PLACE}/{name}"}
             ) as answer:
-                content = await answer.read()
+                content = await bounded(answer)
         except NotFound:
+            return None
+        if not content:
             return None
         with tarfile.open(fileobj=io.BytesIO(content)) as found:
             for one in found:

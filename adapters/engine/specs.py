@@ -174,11 +174,9 @@ def _labels(workload: Workload, container: Container, restart: int, owner: str) 
         "restart": str(restart),
         "image": container.image,
         "stop-signal": container.stop_signal,
+        # Each label always: what is left out here, the image's own labels would say.
+        "logs-as-message": "true" if container.logs_as_message else "false",
     }
-    if container.logs_as_message:
-        more["logs-as-message"] = "true"
-    if container.tty:
-        more["tty"] = "true"
     return names.labels(workload.identity, owner, **more)
 
 

@@ -1,23 +1,44 @@
 """Files and folders as a tar stream, and back: what `cp` sends to a container's tar and reads from
-it. What comes out of a container is not trusted: nothing is written outside the destination."""
+it. What comes out of a container is not trusted: nothing is written outside the destination, and
+neither memory nor disk is taken for what did not come over."""
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shutil
 import stat
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCK = 256 * 1024
 """Bytes that a stream is read and written in: a multiple of tar's 512, and one stream's credit."""
+
+HEADERS = 1024 * 1024
+"""Bytes of extension headers (long names, pax) that may come before one member, and of those that
+count for all members: tar holds them in memory. Paths end at 4096 here."""
+_EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_PAX = _EXTENSIONS[2:]
+_DIGITS = re.compile(rb"[0-9]{512}")
+"""No file's name is that long. Before 3.11.10 (CVE-2024-6232) tarfile's time for such a run is its
+square, and nothing else of the process goes on meanwhile."""
+_BROKEN: tuple[type[tarfile.TarError], ...] = (
+    tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+)
 
 
 class Corrupted(Exception):
@@ -46,7 +67,7 @@ def pack(source: Path, name: str, sink: Sink, warn: Callable[[str], None]) -> No
     # GNU's long names are what every tar reads, busybox's too; it skips those of pax.
     form = tarfile.GNU_FORMAT
     stream = cast("IO[bytes]", sink)
-    with tarfile.open(fileobj=stream, mode="w|", bufsize=BLOCK, format=form) as archive:
+    with _Archive.open(fileobj=stream, mode="w|", bufsize=BLOCK, format=form) as archive:
         for path, inside in _walk(source, name):
             mode = os.lstat(path).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
@@ -58,6 +79,7 @@ def pack(source: Path, name: str, sink: Sink, warn: Callable[[str], None]) -> No
                     archive.addfile(member, content)
             else:
                 archive.addfile(member)
+            archive.forget()
 
 
 def _walk(source: Path, name: str) -> Iterator[tuple[str, str]]:
@@ -88,22 +110,29 @@ class Unpacker:
         """Reads an archive to its end; how many files and folders were written. Corrupted,
         OSError."""
         written = 0
-        source = cast("IO[bytes]", stream)
+        source = cast("IO[bytes]", _Whole(stream))
         try:
-            with tarfile.open(fileobj=source, mode="r|", bufsize=BLOCK) as archive:
-                for member in archive:
+            with _Archive.open(fileobj=source, mode="r|", bufsize=BLOCK) as archive:
+                while (member := archive.next()) is not None:
                     written += self._one(archive, member)
-        except tarfile.TarError as error:
+                    archive.forget()
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise Corrupted(f"tar contents corrupted: {error}") from None
         return written
 
     def _one(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
+        if "\0" in member.name + member.linkname:
+            self.warn(f'warning: skipping "{member.name}": there is a NUL in its name')
+            return False
         target = self._target(member.name, folder=member.isdir())
         if member.issym():
             self.warn(f'warning: skipping symlink: "{target}" -> "{member.linkname}"')
             return False
         if not (member.isdir() or member.isreg() or member.islnk()):
             self.warn(f'warning: skipping "{target}": it is neither a file nor a folder')
+            return False
+        if member.issparse():
+            self.warn(f'warning: skipping "{target}": it was packed with holes (tar --sparse)')
             return False
         if not self._inside(target):
             self.warn(f'warning: file "{target}" is outside target destination, skipping')
@@ -167,3 +196,99 @@ class Unpacker:
             return True
         root = os.path.realpath(self.destination)
         return os.path.commonpath([root, os.path.realpath(target)]) == root
+
+
+# Reading what is not trusted.
+
+
+class _Whole:
+    """A source of which nothing is wanted after its end: tarfile would skip what a header promises
+    for as long as it promises it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ended = False
+
+    def read(self, size: int, /) -> bytes:
+        if self._ended:
+            raise Corrupted("tar contents corrupted: unexpected end of data")
+        data = self._source.read(size)
+        self._ended = not data
+        return data
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose headers are weighed before they are read."""
+
+    __slots__ = ()
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """The next member. tarfile.TarError, also for what tarfile takes for an archive's end."""
+        try:
+            return super().fromtarfile(archive)
+        except _BROKEN as error:
+            raise tarfile.ReadError(str(error)) from None
+
+    def _proc_member(self, archive: _Archive) -> tarfile.TarInfo:
+        # Where tarfile's own comment lets a subclass in: the 512 bytes are read, what they
+        # announce is not.
+        if self.size < 0:
+            raise tarfile.ReadError(f'"{self.name}" has a size below zero')
+        if self.type in _EXTENSIONS:
+            archive.weigh(self)
+        if self.type in _PAX:
+            self._look_ahead(archive.fileobj)
+        proceed = super()._proc_member  # type: ignore[misc]
+        return cast("tarfile.TarInfo", proceed(archive))
+
+    def _look_ahead(self, stream: Any) -> None:
+        """Corrupted where tarfile could not parse these records in time; puts them back."""
+        records = stream.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        if _DIGITS.search(records):
+            raise Corrupted("tar contents corrupted: a header has a number of 512 digits")
+        stream.buf = records + stream.buf
+        stream.pos -= len(records)
+
+    def _proc_sparse(self, archive: _Archive) -> tarfile.TarInfo:
+        """Goes past the map of holes, which may be of any length, and keeps nothing of it."""
+        self.sparse = b""
+        stream = archive.fileobj
+        assert stream is not None
+        _, more, _ = self._sparse_structs  # type: ignore[attr-defined]
+        while more:
+            block = stream.read(tarfile.BLOCKSIZE)
+            if len(block) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("unexpected end of data")
+            more = block[504]
+        proceed = super()._proc_builtin  # type: ignore[misc]
+        return cast("tarfile.TarInfo", proceed(archive))
+
+    def _proc_gnusparse_10(self, following: _Member, _headers: object, _archive: object) -> None:
+        # This map is a part of the content, which is skipped as a whole.
+        following.sparse = b""
+
+
+class _Archive(tarfile.TarFile):
+    """Keeps nothing of members that have passed, and little of their headers."""
+
+    tarinfo = _Member
+    _ahead = 0
+    _shared = 0
+
+    def next(self) -> tarfile.TarInfo | None:
+        """The next member. Corrupted, ValueError, RecursionError, tarfile.TarError."""
+        self._ahead = 0
+        return super().next()
+
+    def forget(self) -> None:
+        """Forgets all members so far, which only whoever lists an archive wants."""
+        self.members.clear()  # type: ignore[attr-defined]
+
+    def weigh(self, header: tarfile.TarInfo) -> None:
+        """Corrupted where a header with those before it is longer than any name needs."""
+        self._ahead += header.size
+        if header.type == tarfile.XGLTYPE:
+            self._shared += header.size
+        if max(self._ahead, self._shared) > HEADERS:
+            raise Corrupted(f"tar contents corrupted: headers of more than {HEADERS} bytes")

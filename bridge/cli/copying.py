@@ -1,7 +1,8 @@
 """What `cp` does: a tar here and a tar in the container, joined by an exec's streams.
 
 tar works on blocking files, so that it runs in a thread; each of its reads and writes waits for the
-stream, which is how a slow end holds up the other one and memory stays at one block.
+stream, which is how a slow end holds up the other one. Of contents memory holds a few blocks; from
+a pod one member's headers come to it (archive.HEADERS at most), to a pod the names of what is sent.
 """
 
 from __future__ import annotations

@@ -104,6 +104,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def hint(words: str) -> None:
     """One line for people, beside the output."""
+    words = plain(words)
     text = click.style(words, fg="yellow") if coloured(sys.stderr) else words
     print(text, file=sys.stderr)
 

@@ -302,6 +302,13 @@ async def test_a_long_log_stands_for_a_message_with_its_end(bench: EngineBench) 
     assert ends["good"][0].message == ""
 
 
+async def test_a_line_without_an_end_holds_no_exit_up(bench: EngineBench) -> None:
+    script = "head -c 20000000 /dev/zero | tr '\\0' x; printf end; exit 3"
+    end, _ = await finish(bench, sh(script, logs_as_message=True))
+    assert end.code == 3
+    assert end.message == "x" * 2045 + "end"
+
+
 async def test_an_image_that_cannot_be_pulled(bench: EngineBench) -> None:
     adapter = await bench.adapter()
     pod = workload(replace(sh("true"), image="127.0.0.1:1/no/such:1"))
@@ -339,7 +346,8 @@ async def test_a_failed_start_is_remembered(bench: EngineBench) -> None:
 async def test_secrets_are_in_no_words(bench: EngineBench) -> None:
     end, _ = await finish(bench, container("/no/hidden", secret_words=("command[0]",)))
     assert end.reason == "StartError"
-    assert "hidden" not in end.message
+    kinds = ("executable file not found in $PATH", "no such file or directory")
+    assert end.message in kinds
 
 
 async def test_a_dead_pause_container_is_a_disruption(bench: EngineBench) -> None:

@@ -11,17 +11,19 @@ import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from adapters.engine import client, discovery, names, observe, oom, pause, references, specs
+from adapters.engine import client, discovery, holder, names, observe, oom, pause, references, specs
 from adapters.engine.check import check
-from adapters.engine.facts import unframed
+from adapters.engine.facts import Facts
 from adapters.engine.images import Backoff, Image, Images
-from adapters.engine.launch import redacted
-from adapters.engine.scratch import hosts
+from adapters.engine.logs import Ending, ending
+from adapters.engine.redaction import redacted
+from adapters.engine.scratch import Scratch, hosts, tar
 from bridge.errors import (
     BridgeError,
     Invalid,
@@ -265,6 +267,11 @@ class TestSpecs:
         assert labels[names.RESTART] == "0"
         assert "hidden" not in str(labels)
 
+    def test_an_images_labels_cannot_ask_for_the_log_as_message(self) -> None:
+        label = "podbridge.io/logs-as-message"
+        assert body(container())["Labels"][label] == "false"
+        assert body(container(logs_as_message=True))["Labels"][label] == "true"
+
     def test_the_pod_has_its_names(self) -> None:
         pod = workload(hostname="here", sysctls=(("net.a", "1"),))
         found = specs.pause(pod, HOST, "sha256:1", "/pause", ())
@@ -414,6 +421,7 @@ class TestObserve:
     def test_what_the_engine_lists(self) -> None:
         said = {
             "Id": "abc",
+            "Names": ["/" + names.run(WHO, "main", 2)],
             "State": "Running",
             "Created": 7,
             "Labels": names.labels(WHO, "me", container="main", restart="2"),
@@ -424,6 +432,28 @@ class TestObserve:
         assert (found.container, found.restart, found.status) == ("main", 2, "running")
         assert found.addresses == ("10.0.0.2",)
         assert observe.entry({**said, "Labels": None}) is None
+
+    @pytest.mark.parametrize("slash", ["", "/"])
+    @pytest.mark.parametrize(
+        ("name", "labels"),
+        [
+            (names.pause(WHO), {}),
+            (names.run(WHO, "main", 2), {"container": "main", "restart": "2"}),
+        ],
+    )
+    def test_a_copy_of_our_labels_is_not_ours(
+        self, slash: str, name: str, labels: dict[str, str]
+    ) -> None:
+        held = names.labels(WHO, "me", **labels)
+        listed = {"Id": "x", "Names": ["/alias", slash + name], "Labels": held}
+        assert observe.entry(listed) is not None
+        others: list[list[str] | None] = [None, [], ["/busy_bee"], [f"/{name}-copy"]]
+        for other in others:
+            assert observe.entry({**listed, "Names": other}) is None
+        config = {"Labels": held}
+        assert observe.inspected({"Id": "x", "Name": slash + name, "Config": config}) is not None
+        assert observe.inspected({"Id": "x", "Name": "/busy_bee", "Config": config}) is None
+        assert observe.inspected({"Id": "x", "Config": config}) is None
 
 
 class TestErrors:
@@ -453,13 +483,46 @@ class TestErrors:
         assert client.error_of(502, b"").message == "the engine answered 502"
 
     def test_words_do_not_tell_secrets(self) -> None:
-        one = container(
-            command=("/bin/pass",),
-            args=("plain", "word"),
-            secret_words=("args[1]",),
-            env=(EnvVar("A", "hidden", secret=True), EnvVar("B", "shown")),
-        )
-        assert redacted("hidden shown word /bin/pass", one) == "*** shown *** /bin/pass"
+        one = container(env=(EnvVar("A", "hidden", secret=True), EnvVar("B", "shown")))
+        assert redacted("hidden shown /bin/pass", one) == "*** shown /bin/pass"
+
+    @pytest.mark.parametrize(
+        ("value", "printed"),
+        [
+            ('hun"ter2', r"hun\"ter2"),
+            ("hun\\ter2", r"hun\\ter2"),
+            ("hunter\nter2", r"hunter\nter2"),
+            ("hun\tter2", r"hun\tter2"),
+            ("hun\u00e9ter2", "hun\u00e9ter2"),
+            ("hun\u00e9ter2", r"hun\u00e9ter2"),
+            ("hun\x01ter2", r"hun\x01ter2"),
+            ("hun\x01ter2", r"hun\u0001ter2"),
+            ("hun<ter2", r"hun\u003cter2"),
+            ("hun\U0001f600ter2", r"hun\U0001f600ter2"),
+            ("hun\U0001f600ter2", r"hun\ud83d\ude00ter2"),
+            ('hun"ter2', r"hun\\\"ter2"),
+            ("first line\nhunter2\n", "hunter2"),
+        ],
+    )
+    def test_no_spelling_of_a_secret_is_told(self, value: str, printed: str) -> None:
+        one = container(env=(EnvVar("A", value, secret=True),))
+        for spelling in (value, printed):
+            assert redacted(f'cannot use "A={spelling}" here', one).endswith('***" here')
+            assert "ter2" not in redacted(f'cannot use "{spelling}"', one)
+
+    @pytest.mark.parametrize("value", ['h"1', "h\\1", "h\n1", "h\t1", "h\u00e9", "h\x01"])
+    def test_of_a_secret_command_only_the_kind_of_failure_is_told(self, value: str) -> None:
+        one = container(command=(value,), secret_words=("command[0]",))
+        for mark, said in (
+            (f'exec: "{value!r}": executable file not found in $PATH', "executable file not found"),
+            (f"crun: executable `{value}` not found in $PATH: No such", "executable file not"),
+            (f"open executable {value}: Permission denied: OCI", "permission denied"),
+            (f"stat {value}: no such file or directory", "no such file or directory"),
+            (f"{value}: exec format error", "the command cannot be started"),
+        ):
+            told = redacted(mark, one)
+            assert told.startswith(said)
+            assert value not in told
 
 
 class TestDiscovery:
@@ -513,9 +576,6 @@ class TestSmallThings:
         with pytest.raises(Unsupported, match="pause_image"):
             pause.program("riscv64")
 
-    def test_a_logs_frames_are_taken_away(self) -> None:
-        assert unframed(b"\1\0\0\0\0\0\0\2hi\2\0\0\0\0\0\0\1!") == b"hi!"
-
     def test_what_cannot_be_given_is_refused_by_name(self) -> None:
         one = container(
             security=Security(seccomp="profiles/x.json"), resources=Resources(limits={"gpu": 1})
@@ -525,6 +585,123 @@ class TestSmallThings:
             "spec.containers[0].resources",
             "spec.containers[0].securityContext.seccompProfile.localhostProfile",
         ]
+
+    def test_secrets_that_the_process_list_would_show_are_refused(self) -> None:
+        pod = workload(
+            container("first", Role.INIT, args=("hunter2",), secret_words=("args[0]",)),
+            container(command=("a", "hunter2"), secret_words=("command[1]",)),
+        )
+        engine: Any = SimpleNamespace(local=True, podman=True, info={})
+        found = check(pod, engine)
+        assert [one.field for one in found] == [
+            "spec.initContainers[0].args[0]",
+            "spec.containers[0].command[1]",
+        ]
+        assert "hunter2" not in str(found)
+
+
+class Told:
+    """An engine whose streams answer with these chunks, for ever if wanted."""
+
+    local = podman = False
+    type = "docker"
+    LOG: Mapping[str, Any] = {"Id": "x", "Config": {"Tty": False}}
+
+    def __init__(self, *chunks: bytes, endless: bool = False, stuck: bool = False) -> None:
+        self.chunks = chunks
+        self.endless, self.stuck = endless, stuck
+        self.content = self
+        self.read = 0
+
+    @asynccontextmanager
+    async def stream(self, *_: Any, **__: Any) -> AsyncIterator[Told]:
+        yield self
+
+    async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
+        if self.stuck:
+            await asyncio.Event().wait()
+        while True:
+            for chunk in self.chunks:
+                self.read += len(chunk)
+                yield chunk
+            if not self.endless:
+                return
+
+
+def frame(text: bytes, stream: int = 1) -> bytes:
+    return bytes([stream, 0, 0, 0]) + len(text).to_bytes(4, "big") + text
+
+
+class TestEnds:
+    """What is read of files that a container made as long as it liked."""
+
+    @pytest.mark.parametrize("cut", [1, 3, 8, 100])
+    def test_a_logs_frames_are_taken_away(self, cut: int) -> None:
+        raw = frame(b"hi") + frame(b"", 2) + frame(b"!" * 30, 2) + frame(b"end\n")
+        found = Ending(12, framed=True)
+        for at in range(0, len(raw), cut):
+            found.add(raw[at : at + cut])
+        assert found.text == b"!" * 8 + b"end\n"
+
+    async def test_the_last_lines_by_the_api(self) -> None:
+        engine: Any = Told(*(frame(b"%d\n" % one) for one in range(9)))
+        assert await ending(engine, Told.LOG, 2, 100) == b"7\n8\n"
+        plain: Any = Told(b"a\nb", b"c\nd")
+        assert await ending(plain, {"Id": "x", "Config": {"Tty": True}}, 2, 100) == b"bc\nd"
+        assert await ending(plain, {"Id": "x", "Config": {"Tty": True}}, 9, 3) == b"c\nd"
+
+    async def test_an_endless_answer_is_left(self) -> None:
+        engine: Any = Told(frame(b"x" * 60000), endless=True)
+        assert await ending(engine, Told.LOG, 80, 2048) == b""
+        assert engine.read < 1 << 22
+
+    async def test_the_last_lines_of_a_long_file(self, tmp_path: Path) -> None:
+        place = tmp_path / "ctr.log"
+        part = b"2026-01-02T03:04:05.6+00:00 stdout P " + b"x" * 8000 + b"\n"
+        full = b"2026-01-02T03:04:05.6+00:00 stderr F %d\n"
+        engine: Any = SimpleNamespace(local=True, podman=True)
+        found = {"Id": "x", "LogPath": str(place)}
+        with place.open("wb") as file:
+            file.seek(1 << 40)  # As long as a disk, and read in no time.
+            file.write(b"\n" + part * 40 + full % 1 + full % 2 + part[:30])
+        assert await ending(engine, found, 80, 2048) == b"x" * 2044 + b"1\n2\n"
+        assert await ending(engine, found, 1, 2048) == b"2\n"
+        place.write_bytes(full % 7)
+        assert await ending(engine, found, 80, 2048) == b"7\n"
+        place.write_bytes(b"")
+        assert await ending(engine, found, 80, 2048) == b""
+
+    async def test_an_exit_waits_for_no_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("adapters.engine.facts._PATIENCE", 0.01)
+        engine: Any = Told(stuck=True)
+        said = {"Id": "x", "State": {"Status": "exited", "ExitCode": 3}}
+        said["State"] |= {"FinishedAt": "2026-01-02T03:04:05Z"}
+
+        async def call(*_: Any) -> Any:
+            return said
+
+        engine.call = call
+        log: Any = SimpleNamespace()
+        one = seen("main", status="exited", **{"logs-as-message": "true"})
+        pod = observe.Pod(WHO, seen(), {"main": [one]})
+        async with asyncio.timeout(5):
+            found = await Facts(engine, Scratch(engine), log).of([pod])
+        state = found[one.id].state
+        assert isinstance(state, Exit)
+        assert (state.code, state.message) == (3, "")
+
+    async def test_a_message_from_another_machine(self) -> None:
+        engine: Any = Told(tar({"main.0": (b"x" * 9000 + b"end", 0o644)}))
+        assert await Scratch(engine).message(WHO, "p", "main", 0) == "x" * 4093 + "end"
+
+    async def test_an_endless_archive_is_left(self) -> None:
+        engine: Any = Told(tar({"main.0": (b"x" * 60000, 0o644)}), endless=True)
+        assert await Scratch(engine).message(WHO, "p", "main", 0) == ""
+        assert engine.read < 1 << 24
+        engine.read = 0
+        with pytest.raises(Unavailable, match="too large"):
+            await holder.get(engine, WHO, "volume")
+        assert engine.read < 1 << 24
 
 
 class Registry:

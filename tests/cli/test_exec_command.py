@@ -5,8 +5,10 @@ import os
 import pty
 import signal
 import struct
+import sys
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from commands_kit import container, fake_run, home, invoke, make_run, pod
 from exec_kit import Machine, found, running
 
 from bridge.adapter import Size
-from bridge.cli import select, targets, terminal_mode
+from bridge.cli import entry, select, targets, terminal_mode
 from bridge.cli.execution import require_running, start_of
 from bridge.cli.interruption import until_interrupted
 from bridge.cli.piping import Ends, pipe
@@ -246,6 +248,26 @@ async def test_an_output_that_nobody_reads_any_more_ends_the_command(tmp_path: P
 async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no shell here"):
         await _piped(Machine(tmp_path, refuse="no shell here"), ["sh"], Ends())
+
+
+def test_why_it_cannot_be_started_says_nothing_to_the_terminal(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(home, refuse="no shell\x1b]0;owned\x07\x1b[2J\r here\x9b2J")
+
+    @asynccontextmanager
+    async def reached(_: RunState) -> AsyncIterator[Machine]:
+        yield machine
+
+    _states(monkeypatch, running("a"))
+    monkeypatch.setattr(targets, "reached", reached)
+    monkeypatch.setattr(sys, "argv", ["podbridge", "exec", "a", "--", "sh"])
+
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: no shell^[]0;owned^G^[[2J^M here^[2J\n"
 
 
 # Signals and the terminal.

@@ -23,6 +23,7 @@ from bridge.cli.usage import (
     rows,
     total,
 )
+from bridge.errors import Unavailable
 from bridge.rpc.v1 import provider_pb2 as pb
 
 __all__ = ["home"]
@@ -251,6 +252,36 @@ def test_a_backend_without_stats_is_listed_with_its_reason(machine: Machine) -> 
     assert code == 0
     assert out.splitlines()[1].split()[:3] == ["a", "<unknown>", "<unknown>"]
     assert error == "backend process tells no usage of its pods\n"
+
+
+def test_names_and_notes_say_nothing_to_the_terminal(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07\r"
+
+    async def load(_: object) -> Sequence[RunState]:
+        state = RunState(fake_run("words"), None, problem=f"no\n{evil}answer")
+        one = running(f"a{evil}")
+        one["spec"]["containers"][0]["name"] = f"main{evil}"
+        state.pods[one["metadata"]["uid"]] = one
+        return [state]
+
+    async def fail(_: object) -> pb.GetStatsResponse:
+        raise Unavailable(f"{evil}broken")
+
+    monkeypatch.setattr(select, "load", load)
+    monkeypatch.setattr(machine, "get_stats", fail)
+
+    code, out, error = invoke("top", "words", "--containers")
+
+    assert code == 0
+    assert "a^[[2J^[]0;owned^G^M" in out
+    assert "main^[[2J" in out
+    assert error.splitlines() == [
+        "words: no ^[[2J^[]0;owned^G^Manswer",
+        "words: ^[[2J^[]0;owned^G^Mbroken",
+    ]
+    assert not set(out + error) & set("\x1b\x07\r")
 
 
 @pytest.mark.usefixtures("machine")

@@ -152,9 +152,11 @@ def _start() -> str:
         # Also for a `podman` that a test runs itself.
         os.environ["CONTAINERS_CONF"] = str(folder / "containers.conf")
     path = str(folder / "podman.sock")
+    # Also where the tests are killed nothing stays behind.
+    mortal = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     with (folder / "podman.log").open("wb") as log:
         service = subprocess.Popen(
-            ["podman", "system", "service", "--time=0", f"unix://{path}"],
+            [*mortal, "podman", "system", "service", "--time=0", f"unix://{path}"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bridge.cli.output import plain
 from bridge.cli.select import complete_runs
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class _Task:
                 await asyncio.wait([going, ending], return_when=asyncio.FIRST_COMPLETED)
                 if going.done():
                     going.result()
-                print(f"error: lost connection to pod: {ending.result()}", file=sys.stderr)
+                words = plain(ending.result())
+                print(f"error: lost connection to pod: {words}", file=sys.stderr)
             finally:
                 for task in (going, ending):
                     task.cancel()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli.output import format_option
+from bridge.cli.output import format_option, plain
 from bridge.cli.select import complete_runs
 from bridge.errors import BridgeError
 
@@ -155,7 +155,9 @@ class _View:
         answers = await asyncio.gather(
             *(self._measure(providers, state) for state in wanted.values())
         )
-        self.notes = list(dict.fromkeys([*notes, *(note for each in answers for note in each)]))
+        notes += [note for each in answers for note in each]
+        # One line each: the live view counts them.
+        self.notes = list(dict.fromkeys(" ".join(plain(note).split()) for note in notes))
 
     async def _measure(self, providers: _Providers, state: RunState) -> list[str]:
         """Takes one run's usage in; what to say of the pods whose usage cannot be known."""
