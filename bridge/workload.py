@@ -216,7 +216,8 @@ class Container:
     termination_message_path: str = "/dev/termination-log"
     logs_as_message: bool = False
     """terminationMessagePolicy FallbackToLogsOnError."""
-    stop_signal: str = "SIGTERM"
+    stop_signal: str = ""
+    """Empty: the image's own, else SIGTERM."""
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False

@@ -32,6 +32,7 @@ class Image:
     name: str
     """What a pod's status calls it, with its digest."""
     user: str = ""
+    stop_signal: str = ""
 
 
 @dataclass(slots=True)
@@ -224,5 +225,8 @@ def _image(reference: str, said: Mapping[str, Any]) -> Image:
     name = str(said["Id"])
     name = name if ":" in name else f"sha256:{name}"
     return Image(
-        name, references.resolved(reference, name, digests), str(settings.get("User") or "")
+        name,
+        references.resolved(reference, name, digests),
+        str(settings.get("User") or ""),
+        str(settings.get("StopSignal") or ""),
     )

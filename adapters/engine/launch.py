@@ -318,7 +318,7 @@ class Launcher:
                     workload, await self._scratch.mountpoint(identity), container, restart
                 ),
             ]
-            wanted = specs.Run(pod.pause.id, restart, image.id, image.user, made)
+            wanted = specs.Run(pod.pause.id, restart, image.id, image.user, made, image.stop_signal)
             body = specs.run(workload, container, wanted, self._host())
         except (Invalid, Unsupported) as error:
             waiting = Waiting("CreateContainerConfigError", error.message)

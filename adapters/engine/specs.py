@@ -131,6 +131,8 @@ class Run:
     image_user: str
     """USER of the image."""
     mounts: Sequence[Mapping[str, Any]]
+    image_stop_signal: str = ""
+    """STOPSIGNAL of the image: a name or a number."""
 
 
 def run(workload: Workload, container: Container, run_: Run, host: Host) -> dict[str, Any]:
@@ -139,8 +141,8 @@ def run(workload: Workload, container: Container, run_: Run, host: Host) -> dict
         "Image": run_.image,
         "Env": [f"{one.name}={one.value}" for one in container.env],
         "User": user(workload, container, run_.image_user),
-        "Labels": _labels(workload, container, run_.restart, host.owner),
-        "StopSignal": container.stop_signal,
+        "Labels": _labels(workload, container, run_, host.owner),
+        **({"StopSignal": container.stop_signal} if container.stop_signal else {}),
         "Tty": container.tty,
         "OpenStdin": container.stdin,
         "StdinOnce": container.stdin and container.stdin_once,
@@ -168,12 +170,12 @@ def run(workload: Workload, container: Container, run_: Run, host: Host) -> dict
     return body
 
 
-def _labels(workload: Workload, container: Container, restart: int, owner: str) -> dict[str, str]:
+def _labels(workload: Workload, container: Container, run_: Run, owner: str) -> dict[str, str]:
     more = {
         "container": container.name,
-        "restart": str(restart),
+        "restart": str(run_.restart),
         "image": container.image,
-        "stop-signal": container.stop_signal,
+        "stop-signal": container.stop_signal or run_.image_stop_signal or "SIGTERM",
         # Each label always: what is left out here, the image's own labels would say.
         "logs-as-message": "true" if container.logs_as_message else "false",
     }

@@ -365,8 +365,12 @@ class _Draft:
     def _again(self, container: Container, state: ContainerState, ended: Exit) -> None:
         wait = backoff_of_killed if container.name in self.pod.kills else backoff
         delay = wait(state.restart, ended, state.previous)
+        if state.image and state.image != container.image:
+            # The kubelet's key of a back-off has the image in it (GetBackoffKey).
+            delay = 0.0
         due = ended.finished_at + delay
-        if due <= self.now:
+        # The clock of the backend's host may be ahead.
+        if due <= self.now or not delay:
             self.start.append((container.name, state.restart + 1))
             return
         message = backoff_message(self.pod.workload.identity, container.name, delay)

@@ -141,6 +141,10 @@ class Tracker:
             elif first:
                 self.queue.add(key)
         if first:
+            # The mark vouches for what was told before it: all that this list has.
+            for key in present:
+                if (found_one := self.records.get(key)) is not None and found_one.facts is None:
+                    self._publish(found_one)
             for journal in self._journals.values():
                 journal.synced(backend.name)
             for key, record in self.records.items():

@@ -294,7 +294,7 @@ class _Making:
             or default_pull_policy(given.get("image") or ""),
             termination_message_path=given.get("terminationMessagePath") or "/dev/termination-log",
             logs_as_message=given.get("terminationMessagePolicy") == "FallbackToLogsOnError",
-            stop_signal=lifecycle.get("stopSignal") or "SIGTERM",
+            stop_signal=lifecycle.get("stopSignal") or "",
             stdin=bool(given.get("stdin")),
             stdin_once=bool(given.get("stdinOnce")),
             tty=bool(given.get("tty")),

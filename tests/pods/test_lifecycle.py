@@ -358,3 +358,16 @@ def test_who_was_killed_backs_off_from_the_end_before() -> None:
     assert backoff_of_killed(3, ended(143, at=NOW), first) == 0
     assert backoff_of_killed(3, ended(143, at=NOW - 90), first) == 20
     assert backoff(3, ended(143, at=NOW), None) == 40
+
+
+def test_a_new_image_clears_the_back_off() -> None:
+    pod = workload(MAIN, policy=ALWAYS)
+    pod = replace(pod, containers=(replace(pod.containers[0], image="mended"),))
+    before = ended(1, at=NOW - 302)
+    state = ContainerState("m", ended(1, at=NOW - 1), 7, previous=before, image="broken")
+    assert plan(pod, Observed(IDENTITY, (state,)), NOW).start == (("m", 8),)
+
+
+def test_a_clock_that_is_ahead_delays_no_first_restart() -> None:
+    pod = workload(MAIN, policy=ALWAYS)
+    assert plan(pod, seen(m=ended(1, at=NOW + 600)), NOW).start == (("m", 1),)

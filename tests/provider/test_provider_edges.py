@@ -282,3 +282,28 @@ def test_no_container_runs_longer_than_any_may() -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     virtual.run(story())
+
+
+def test_found_pods_are_told_before_the_sync_mark() -> None:
+    async def story() -> None:
+        sky = cloud()
+        for number in range(150):
+            uid = f"00000000-0000-0000-0000-{number:012}"
+            who = Identity(CLUSTER, "n", "default", f"pod-{number}", uid)
+            state = ContainerState("c", Running(virtual.clock()), container_id="x")
+            sky.pods[who.key] = Observed(who, (state,), accepted_at=virtual.clock())
+        provider = Provider(Tracker([Backend(PaperAdapter(sky), {})], clock=virtual.clock))
+        running = asyncio.create_task(provider.run())
+        told = 0
+        request = pb.WatchPodsRequest(cluster=CLUSTER, node="n")
+        async for message in provider.watch_pods(request):
+            kinds = [event.WhichOneof("event") for event in message.events]
+            if "synced" in kinds:
+                told += kinds[: kinds.index("synced")].count("pod")
+                break
+            told += kinds.count("pod")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert told == 150
+
+    virtual.run(story())
