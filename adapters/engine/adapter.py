@@ -106,16 +106,18 @@ class Adapter(Abilities):
                 self._stops.ended(container)
         found = pods(entries)
         # A removal may have ended between containers and volumes.
-        for identity in {one for _, one in await self._volumes() if one.key not in found}:
-            # Or the pod was made since the containers were listed.
-            pod = await self._sight.pod(identity, listed=True)
-            if pod.pause is not None or identity.key not in self._memory.making:
-                found[identity.key] = pod
+        left = {one.key: one for _, one in await self._volumes() if one.key not in found}
+        if left:
+            # Or the pods were made since the containers were listed.
+            again = pods(await self._sight.all())
+            for key, identity in left.items():
+                if key in again or key not in self._memory.making:
+                    found[key] = again.get(key) or Pod(identity)
         self._memory.keep(found.keys())
         self._sight.keep(found.keys() | self._memory.making)
         kept = {mounts.held_of(self._engine, pod.identity) for pod in found.values()}
-        for left in held - kept:
-            await asyncio.to_thread(subpaths.release, left)
+        for gone in held - kept:
+            await asyncio.to_thread(subpaths.release, gone)
         order = sorted(found.values(), key=lambda pod: pod.order)
         return await self._observe(order)
 

@@ -27,6 +27,7 @@ from bridge.errors import Invalid, Unavailable, Unsupported, Violation
 from bridge.pods import Manifest
 
 if TYPE_CHECKING:
+    from bridge.cli.assess import Verdict
     from bridge.cli.attend import Manner
     from bridge.config import BackendConfig, Config
     from bridge.local.manifests import Objects
@@ -306,6 +307,15 @@ def choose_target(asked: Asked, config: Config) -> Target:
     return Target(backends, None, config.max_run)
 
 
+def _require_one_there(verdicts: Sequence[Verdict]) -> None:
+    """Unavailable where an object's backends are all out of reach: nothing is started then."""
+    for loaded in {id(one.loaded): one.loaded for one in verdicts}.values():
+        possible = [one for one in verdicts if one.loaded is loaded and one.possible]
+        if possible and all(one.problem for one in possible):
+            words = "; ".join(dict.fromkeys(f"{one.backend}: {one.problem}" for one in possible))
+            raise Unavailable(words)
+
+
 def _require_image(asked: Asked, backends: Sequence[BackendConfig]) -> None:
     """A command without an image can run as a plain process only."""
     if asked.files or asked.image is not None or any(one.type in _IMAGELESS for one in backends):
@@ -328,7 +338,7 @@ def _assess(objects: Objects, target: Target) -> None:
     if wrong:
         raise Unsupported(violations=wrong)
     if target.backends:
-        assess_objects(objects, target.backends)
+        _require_one_there(assess_objects(objects, target.backends))
     for loaded in (*objects.pods, *objects.jobs, *objects.cronjobs):
         for field, words in ignored(pod_template(loaded.obj)):
             click.echo(f"warning: {Violation(field, words, loaded.source)}", err=True)
