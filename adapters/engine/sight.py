@@ -25,6 +25,8 @@ class Sight:
         self._engine = engine
         self._known: dict[Key, set[str]] = {}
         """The IDs of pods' containers."""
+        self._made: dict[Key, set[str]] = {}
+        """Those that were made here: a list that was under way then may lack them."""
 
     async def all(self) -> list[Entry]:
         """Every container of this owner. Errors as of the engine's calls."""
@@ -35,7 +37,7 @@ class Sight:
         known = self._known.get(identity.key)
         if known is None or listed:
             found = await self._list(identity)
-            self._known.setdefault(identity.key, set())
+            self._known.setdefault(identity.key, set(self._made.get(identity.key, ())))
         else:
             asked = list(known)
             looked = await asyncio.gather(*map(self._inspect, asked))
@@ -51,6 +53,7 @@ class Sight:
 
     def made(self, identity: Identity, container: str) -> None:
         """A container of that pod was made just now."""
+        self._made.setdefault(identity.key, set()).add(container)
         if (known := self._known.get(identity.key)) is not None:
             known.add(container)
 
@@ -62,6 +65,7 @@ class Sight:
         """Forgets all pods but these."""
         for key in self._known.keys() - keys:
             del self._known[key]
+            self._made.pop(key, None)
 
     async def _list(self, identity: Identity | None) -> list[Entry]:
         filters = names.filters(self._engine.owner, identity)
@@ -71,7 +75,8 @@ class Sight:
         found = [one for one in map(entry, said or ()) if one is not None]
         for one in found:
             # Added, never taken away: this list may be older than what was made since.
-            self._known.setdefault(one.identity.key, set()).add(one.id)
+            key = one.identity.key
+            self._known.setdefault(key, set(self._made.get(key, ()))).add(one.id)
         return found
 
     async def _inspect(self, container: str) -> Entry | None:
