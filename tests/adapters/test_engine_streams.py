@@ -407,7 +407,7 @@ no entry
         ({"stream": "stdout"}, b"one\ntwo\nthree"),
         ({"stream": "stderr"}, b"err\n"),
         ({"tail_lines": 1}, b"three"),
-        ({"tail_lines": 2}, b"twerr\no\nthree"),
+        ({"tail_lines": 2}, b"o\nthree"),
         ({"tail_lines": 2, "stream": "stdout"}, b"two\nthree"),
         ({"tail_lines": 99}, b"one\ntwerr\no\nthree"),
         ({"tail_lines": 0}, b""),
