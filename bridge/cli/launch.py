@@ -382,7 +382,13 @@ def _enter(run: Run, target: Target, asked: Asked, timeout: float | None) -> int
     try:
         if run.attend():
             return asyncio.run(attend(run, target, view, manner))
-        return asyncio.run(watch(run, view, manner))
+        try:
+            return asyncio.run(watch(run, view, manner))
+        except Unavailable:
+            # Whoever attended it has finished it, or was killed, before it could be asked.
+            if run.attend():
+                return asyncio.run(attend(run, target, view, manner))
+            raise
     finally:
         view.close()
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +25,10 @@ from bridge.errors import Invalid, NotFound, Violation
 from bridge.pods import Manifest
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_FLOCK = "hhqqi4x"
+"""`struct flock` of fcntl(2): type, whence, start, length, pid."""
+_LOCK = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+"""The whole file, for one open file description: it goes with the last process that has it open."""
 _GONE = ".gone"
 """Ends the hidden name of a run that was forgotten and is being removed."""
 
@@ -135,8 +140,8 @@ class Run:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _LOCK)
+        except (BlockingIOError, PermissionError):
             os.close(handle)
             return False
         if not (self._is_lock(handle) and self.exists):
@@ -170,13 +175,14 @@ class Run:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Only asks: a look that took the lock would keep out whoever wants to attend just then.
+            found = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, _LOCK)
+            if struct.unpack(_FLOCK, found)[0] == fcntl.F_UNLCK:
+                return None
             text = os.read(handle, 32).decode()
             return int(text) if text.isdecimal() else 0
         finally:
             os.close(handle)
-        return None
 
     def record_ended(self, pod: Manifest) -> None:
         """Notes that a deleted pod has ended, and why it was deleted: when the run resumes it must

@@ -134,23 +134,44 @@ def test_the_lock_of_a_forgotten_run_is_worth_nothing(
 ) -> None:
     run, other = a_run(tmp_path), Runs(tmp_path).get("one")
     assert run.attend()
-    locking = fcntl.flock
+    locking = fcntl.fcntl
 
-    def late(handle: int, how: int) -> None:
+    def late(handle: int, command: int, lock: bytes) -> bytes:
         # The other one has opened the lock and not taken it yet.
-        monkeypatch.setattr(fcntl, "flock", locking)
+        monkeypatch.setattr(fcntl, "fcntl", locking)
         run.remove()
         run.release()
         a_run(tmp_path)
-        locking(handle, how)
+        return locking(handle, command, lock)
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "fcntl", late)
     assert not other.attend()
     assert not other.exists, "its name belongs to another run now"
     assert not other.attend()
     again = Runs(tmp_path).get("one")
     assert again.attend()
     again.release()
+
+
+def test_a_look_at_the_attendant_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = a_run(tmp_path), Runs(tmp_path).get("one")
+    asking = fcntl.fcntl
+
+    def meanwhile(handle: int, command: int, lock: bytes) -> bytes:
+        # While the one looks, the other begins to attend the run.
+        monkeypatch.setattr(fcntl, "fcntl", asking)
+        assert other.attend()
+        return asking(handle, command, lock)
+
+    assert other.attend()
+    other.release()
+    monkeypatch.setattr(fcntl, "fcntl", meanwhile)
+    assert run.attendant == os.getpid()
+    assert not run.attend()
+    other.release()
+    assert run.attendant is None
 
 
 def test_a_run_half_removed_by_a_killed_process_is_swept(tmp_path: Path) -> None:

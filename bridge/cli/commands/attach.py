@@ -62,8 +62,9 @@ def command(
     try:
         return asyncio.run(watch(run, view, manner))
     except Unavailable:
-        # Whoever attended it may have finished it before it could be asked.
-        if run.attendant is None and _is_over(run) and run.attend():
+        # Whoever attended it may have finished it before it could be asked. Nothing forks any more:
+        # gRPC has threads by now.
+        if run.attendant is None and _over(run) and run.attend():
             return asyncio.run(attend(run, target, view, manner))
         raise
     finally:
@@ -72,12 +73,14 @@ def command(
 
 def _is_over(run: Run) -> bool:
     from bridge.cli.background import ask_apart
+
+    answer = ask_apart(lambda: _over(run))
+    # What went wrong there goes wrong here too, and is told.
+    return _over(run) if answer is None else answer
+
+
+def _over(run: Run) -> bool:
     from bridge.cli.select import load
 
-    def over() -> bool:
-        (state,) = asyncio.run(load([run]))
-        return state.outcome.over and not state.problem
-
-    answer = ask_apart(over)
-    # What went wrong there goes wrong here too, and is told.
-    return over() if answer is None else answer
+    (state,) = asyncio.run(load([run]))
+    return state.outcome.over and not state.problem
