@@ -33,11 +33,11 @@ class Abilities:
         self, identity: Identity, container: str, options: LogOptions
     ) -> AsyncIterator[bytes]:
         """The log of the latest run, or of the one before it. NotFound, Unavailable."""
-        pod = await self._sight.pod(identity)
         # What is about to run has no log yet, and the run before it is the latest; what could not
         # be started has an empty one.
         failed = self._facts.has_failed
-        runs = [run for run in pod.runs.get(container, []) if not run.is_new or failed(run.id)]
+        found = await self._sight.runs(identity, container)
+        runs = [run for run in found if not run.is_new or failed(run.id)]
         back = 1 if options.previous else 0
         if len(runs) <= back:
             what = "previous run" if back else "run"
@@ -66,8 +66,7 @@ class Abilities:
         return await streams.attach(self._engine, run.id, stdin=stdin)
 
     async def _running(self, identity: Identity, container: str) -> Entry:
-        pod = await self._sight.pod(identity)
-        for run in pod.runs.get(container, [])[:1]:
+        for run in (await self._sight.runs(identity, container))[:1]:
             if run.status == "running":
                 self._memory.running.setdefault(identity.key, {})[container] = run.id
                 return run

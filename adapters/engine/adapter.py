@@ -286,7 +286,8 @@ class Adapter(Abilities):
             async for line in answer.content:
                 said = orjson.loads(line) if line.strip() else {}
                 action = str(said.get("Action", "")).partition(":")[0]
-                labels = (said.get("Actor") or {}).get("Attributes") or {}
-                identity = names.identity_of(labels)
+                actor = said.get("Actor") or {}
+                identity = names.identity_of(actor.get("Attributes") or {})
                 if identity is not None and action in _TELLING:
+                    self._sight.heard(identity, str(actor.get("ID", "")))
                     listener.add(identity)

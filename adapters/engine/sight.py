@@ -2,8 +2,9 @@
 
 A list waits for every container that is just being started, on Podman for seconds where a hundred
 are; an inspect waits for its own. So a pod that was seen once is looked at container by container.
-Its containers are known: all were listed, or made here since. Where an answer to a create was lost
-they are not, and the pod is listed again.
+Its containers are known: all were listed, or made here since, or named by the engine's events. Where
+an answer to a create was lost they are not, and the pod is listed again. Whoever only looks at pods
+that another process runs hears of their containers late: what it asks for by name is listed.
 """
 
 from __future__ import annotations
@@ -56,6 +57,20 @@ class Sight:
         self._made.setdefault(identity.key, set()).add(container)
         if (known := self._known.get(identity.key)) is not None:
             known.add(container)
+
+    def heard(self, identity: Identity, container: str) -> None:
+        """The engine tells of a container of that pod, which another process may have made."""
+        if (known := self._known.get(identity.key)) is not None:
+            known.add(container)
+
+    async def runs(self, identity: Identity, container: str) -> list[Entry]:
+        """The runs of one of the pod's containers, the latest first. Listed unless the latest was
+        made here: there may be a later one."""
+        pod = await self.pod(identity)
+        runs = pod.runs.get(container, [])
+        if not runs or runs[0].id not in self._made.get(identity.key, ()):
+            runs = (await self.pod(identity, listed=True)).runs.get(container, [])
+        return runs
 
     def doubt(self, identity: Identity) -> None:
         """There may be containers of that pod which nobody here has heard of."""

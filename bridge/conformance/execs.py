@@ -66,7 +66,7 @@ async def streams(kit: Kit) -> None:
     "brings stdin to the process, and its end",
     section=_SECTION,
     rule="A sender starts with 256 KiB of credit on each stream and may send no more than it was"
-    " granted; who reads grants more.",
+    " granted; who reads grants more before less than a frame's credit is left.",
     needs="exec",
 )
 async def stdin(kit: Kit) -> None:

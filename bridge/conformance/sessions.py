@@ -63,10 +63,11 @@ class Session:
             return
 
     async def stdin(self, data: bytes) -> None:
-        """Sends bytes to stdin within the provider's credit, and closes it."""
-        with self._kit.waiting("credit for more stdin"):
-            for start in range(0, len(data), FRAME):
-                piece = data[start : start + FRAME]
+        """Sends bytes to stdin within the provider's credit, and closes it. It waits for credit for
+        a whole frame, and the first byte goes alone: frames never end where the credit does."""
+        with self._kit.waiting("credit for more stdin before less than a frame's is left"):
+            for start in (0, *range(1, len(data), FRAME)):
+                piece = data[start : start + FRAME] if start else data[:1]
                 while self._stdin < len(piece) and not self.held.over:
                     await self._next()
                 self._stdin -= len(piece)

@@ -20,7 +20,10 @@ FRAME = 32 * 1024
 BATCH = WINDOW
 """Bytes taken after which a grant goes out. Each message costs as much as a frame, so there is one
 for eight frames. The first grant doubles the window, so that from then on a sender need not stand
-still while the next one travels."""
+still while the next one travels, and never has less than a window left while its bytes are taken."""
+FIRST_BATCH = WINDOW // 2
+"""The same for the first grant. A sender that only sends whole frames must not be left with less
+credit than a frame needs while nothing of what it sent waits here."""
 _QUEUED = WINDOW // FRAME
 """Frames that wait for the transport at most, however much was granted."""
 _SMALL = 4096
@@ -139,7 +142,8 @@ class Inbox:
         """So many bytes are out of memory here: as many may come again."""
         before = self._taken[stream]
         self._taken[stream] = before + size
-        if before < BATCH <= before + size:
+        batch = FIRST_BATCH if self._growth[stream] else BATCH
+        if before < batch <= before + size:
             self._due.append(stream)
             self._news.set()
 

@@ -463,6 +463,23 @@ class RealContract(Contract):
         assert await log(adapter, pod.identity, tail_lines=1) == b"end\n"
         assert len(await log(adapter, pod.identity, tail_lines=2)) == 1048576 + 5
 
+    async def test_who_only_looks_finds_every_run(self, bench: Bench) -> None:
+        adapter = await bench.adapter()
+        pod = workload(container("sh", "-c", "cat /proc/sys/kernel/random/uuid"))
+        await adapter.run(pod)
+        onlooker = await bench.adapter()
+        # It has seen the pod before there was anything in it.
+        await onlooker.list()
+        logs = set()
+        assert isinstance(adapter, Containers)
+        for restart in range(3):
+            await adapter.start(pod, "main", restart)
+            await exit_of(adapter, pod.identity, restart=restart)
+            written = await log(adapter, pod.identity)
+            assert await log(onlooker, pod.identity) == written
+            logs.add(written)
+        assert len(logs) == 3
+
     async def test_many_lines(self, bench: Bench) -> None:
         pod = workload(container("seq", "10000"))
         adapter, _ = await self.finish(bench, pod)

@@ -17,8 +17,9 @@ from typing import Any
 from support import engine
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
-"""Seconds that anything may take on a machine with much else to do; it takes one or two."""
+PATIENCE = 180.0
+"""Seconds that anything may take on a machine with much else to do; it takes one or two, and a
+minute where fifty pods run in containers."""
 
 Manifest = dict[str, Any]
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bridge.errors import Invalid
-from bridge.rpc.credit import BATCH, FRAME, WINDOW, Inbox, Outbox
+from bridge.rpc.credit import BATCH, FIRST_BATCH, FRAME, WINDOW, Inbox, Outbox
 
 
 def drained(outbox: Outbox) -> list[int]:
@@ -90,16 +90,37 @@ async def test_grants_come_in_batches_and_only_for_what_was_taken() -> None:
     granted = []
     for turn in range(WINDOW // FRAME):
         stream, content = await inbox.take()
-        assert not news.is_set() or turn * FRAME >= BATCH
+        assert not news.is_set() or turn * FRAME >= FIRST_BATCH
         inbox.taken(stream, len(content))
         if (grant := inbox.due()) is not None:
             granted.append(grant)
-    assert granted == [("a", BATCH + WINDOW)]
+    assert granted == [("a", FIRST_BATCH + WINDOW)]
     # All was taken: what may come now is the doubled window but for what no batch is full of yet.
-    for _ in range((BATCH + WINDOW) // FRAME):
+    for _ in range((FIRST_BATCH + WINDOW) // FRAME):
         inbox.arrived("a", bytes(FRAME))
     with pytest.raises(Invalid, match="only 0 were granted"):
         inbox.arrived("a", b"x")
+    while (grant := inbox.due()) is None:
+        stream, content = await inbox.take()
+        inbox.taken(stream, len(content))
+    assert grant == ("a", BATCH)
+
+
+@pytest.mark.parametrize("first", [1, 17, FRAME - 1, FRAME])
+@pytest.mark.parametrize("frame", [FRAME, FRAME - 1, 1000])
+async def test_a_sender_of_whole_frames_never_stands_still_for_ever(first: int, frame: int) -> None:
+    """Such a sender waits until it may send all of the next frame."""
+    inbox = Inbox(["a"], asyncio.Event())
+    credit, came = WINDOW, 0
+    while came < 20 * WINDOW:
+        size = frame if came else first
+        assert size <= credit, f"after {came} bytes, with all of them taken"
+        inbox.arrived("a", bytes(size))
+        credit, came = credit - size, came + size
+        stream, content = await inbox.take()
+        inbox.taken(stream, len(content))
+        if (grant := inbox.due()) is not None:
+            credit += grant[1]
 
 
 async def test_a_taker_that_always_comes_late_still_gets_all() -> None:

@@ -157,6 +157,8 @@ def _start() -> str:
     with (folder / "podman.log").open("wb") as log:
         service = subprocess.Popen(
             [*mortal, "podman", "system", "service", "--time=0", f"unix://{path}"],
+            # Where a container runs out of memory, its monitor leaves a file "oom" here.
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

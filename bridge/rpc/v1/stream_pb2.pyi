@@ -3,7 +3,8 @@
 isort:skip_file
 Byte streams into and out of containers. Each direction of each stream has a credit: a sender
 starts with 256 KiB and may send no more bytes than it was granted, so that data that nobody
-reads never delays a resize, a close or an exit. A data frame holds at most 32 KiB.
+reads never delays a resize, a close or an exit. A data frame holds at most 32 KiB. Who takes the
+bytes grants more before less than a frame's credit is left: a sender may wait for a whole frame's.
 """
 
 from bridge.rpc.v1 import pod_pb2 as _pod_pb2
