@@ -20,7 +20,7 @@ FRAME = 32 * 1024
 BATCH = WINDOW
 """Bytes taken after which a grant goes out. Each message costs as much as a frame, so there is one
 for eight frames. The first grant doubles the window, so that from then on a sender need not stand
-still while the next one travels, and never has less than a window left while its bytes are taken."""
+still while the next one travels; while its bytes are taken it never has less than a window left."""
 FIRST_BATCH = WINDOW // 2
 """The same for the first grant. A sender that only sends whole frames must not be left with less
 credit than a frame needs while nothing of what it sent waits here."""
