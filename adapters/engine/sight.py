@@ -2,9 +2,9 @@
 
 A list waits for every container that is just being started, on Podman for seconds where a hundred
 are; an inspect waits for its own. So a pod that was seen once is looked at container by container.
-Its containers are known: all were listed, made here since, or named by the engine's events. Where an
-answer to a create was lost they are not, and the pod is listed again. Whoever only looks at pods that
-another process runs hears of their containers late: what it asks for by name is listed.
+Its containers are known: all were listed, made here since, or named by the engine's events. Where
+an answer to a create was lost they are not, and the pod is listed again. Whoever only looks at
+pods that another process runs hears of their containers late: what it asks for by name is listed.
 """
 
 from __future__ import annotations
