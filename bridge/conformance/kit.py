@@ -180,6 +180,15 @@ class Kit:
             pod, lambda one: state(one, name) == "running", f"{name} is told to run"
         )
 
+    async def began(self, pod: Pod, name: str = "main") -> Facts:
+        """Facts of the pod once that container runs or has run: what ends by itself may have ended
+        before a busy backend tells of it."""
+        return await self.until(
+            pod,
+            lambda one: state(one, name) in ("running", "terminated"),
+            f"{name} is told to run, or how it ended",
+        )
+
     async def ended(self, pod: Pod) -> Facts:
         """Facts of the pod once it has ended."""
         return await self.until(

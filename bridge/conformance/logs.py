@@ -97,7 +97,7 @@ async def follow(kit: Kit) -> None:
     """From the first line on, while it runs."""
     pod = kit.pod("echo one; sleep 4; echo two; sleep 0.4; printf three")
     await kit.create(pod)
-    await kit.running(pod)
+    await kit.began(pod)
     found, first = b"", True
     async for piece in kit.log_pieces(pod, follow=True):
         found += piece
@@ -213,7 +213,7 @@ async def blocked_reader(kit: Kit) -> None:
     size = 4 * 1024 * 1024
     pod = kit.pod(f"head -c {size} /dev/zero; sleep 4; exit 0")
     await kit.create(pod)
-    await kit.running(pod)
+    await kit.began(pod)
     pieces = kit.log_pieces(pod, follow=True)
     await anext(pieces)
     await kit.ended(pod)

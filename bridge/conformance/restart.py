@@ -72,7 +72,7 @@ async def keeps_ends(kit: Kit) -> None:
     backend = (await kit.create(ended)).backend
     await kit.create(ending)
     await kit.ended(ended)
-    await kit.running(ending)
+    await kit.began(ending)
     watch = await _anew(kit)
     told = watch.facts(ended.uid)
     expect(told is not None, "the ended pod in the snapshot, before its sync mark", "not there")

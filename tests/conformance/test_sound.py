@@ -130,7 +130,7 @@ def test_our_provider_passes_every_check_also_when_it_is_killed(anywhere: Served
     out, err = judging.communicate(timeout=PATIENCE)
     events = [json.loads(line) for line in out.splitlines()]
     failed = [one for one in events if one["type"] == "failed"]
-    assert not failed, failed
+    assert not failed, json.dumps(failed, indent=1)
     assert judging.returncode == 0, err
     skipped = {one["check"] for one in events if one["type"] == "skipped"}
     assert skipped <= MAY_BE_REFUSED[served.on]

@@ -612,10 +612,14 @@ def test_only_this_host_may_call(program: Path, folder: Path, address: str) -> N
 def test_it_conforms(program: Path, folder: Path) -> None:
     address = f"unix://{folder}/s"
     start = f"""
-    [ ! -e {folder}/pid ] || kill -9 $(cat {folder}/pid)
+    if [ -e {folder}/pid ]; then
+      kill -9 $(cat {folder}/pid)
+      while kill -0 $(cat {folder}/pid) 2> /dev/null; do sleep 0.05; done
+      rm {folder}/out
+    fi
     {program} --listen {address} --state {folder}/state > {folder}/out 2>&1 &
     echo $! > {folder}/pid
-    until grep -q . {folder}/out; do sleep 0.05; done
+    until grep -q . {folder}/out 2> /dev/null; do sleep 0.05; done
     """
     subprocess.run(["sh", "-c", start], timeout=PATIENCE, check=True)
     judging = [sys.executable, "-m", "podbridge", "conformance", address]
