@@ -1,6 +1,6 @@
 """Measure podbridge on this machine and print each figure beside its target.
 
-Usage: python tools/bench.py [--json]
+Usage: python tools/bench.py [--json] [PART ...]
 
 Nothing here is a test: a missed target is printed and the exit code stays 0. It is 1 only where
 something failed to run at all.
@@ -88,7 +88,7 @@ PARTS: Sequence[Callable[[Mapping[str, str], Path], Iterator[Figure]]] = (
     provider,
     bench_streams.forward,
     bench_engine.exec_round_trip,
-    bench_engine.many_pods,
+    bench_engine.pods_on_engine,
     bench_engine.quiet,
 )
 
@@ -137,7 +137,12 @@ def main() -> int:
     """The console script."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    as_json: bool = parser.parse_args().json
+    known = [part.__name__ for part in PARTS]
+    parser.add_argument("part", nargs="*", metavar="PART", help=f"some of: {', '.join(known)}")
+    given = parser.parse_args()
+    as_json: bool = given.json
+    if unknown := {*given.part} - {*known}:
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     figures: list[Figure] = []
     failures: list[str] = []
     skipped: list[str] = []
@@ -145,6 +150,9 @@ def main() -> int:
         home = Path(made)
         environment = _environment(home)
         for part in PARTS:
+            if given.part and part.__name__ not in given.part:
+                continue
+            print(f"measuring: {part.__name__}", file=sys.stderr)
             try:
                 figures += part(environment, home)
             except NotHere as missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -45,12 +46,21 @@ def forward(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     words = ["run", "source", "--name", "source", "--on", "process", "-d", "--"]
     run([*PODBRIDGE, *words, sys.executable, "-c", program], environment)
     try:
+        _until_running("source", environment)
         listening = [*PODBRIDGE, "port-forward", "source", f"{local}:{port}"]
         with serving(listening, environment):
             rate = _drain(local)
     finally:
         run([*PODBRIDGE, "delete", "source", "--grace-period", "0"], environment)
     yield Figure("1 GiB through podbridge port-forward", rate, "MB/s", 200, at_least=True)
+
+
+def _until_running(name: str, environment: Mapping[str, str]) -> None:
+    deadline = time.monotonic() + LIMIT
+    command = [*PODBRIDGE, "exec", name, "--", "true"]
+    while subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"run {name} does not begin")
 
 
 async def _contract(address: str, port: int, program: str) -> float:
