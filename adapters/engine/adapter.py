@@ -100,7 +100,7 @@ class Adapter(Abilities):
         held = self._held()
         entries = await self._sight.all()
         listed = [one.id for one in entries]
-        self._facts.keep(listed)
+        self._facts.keep({*listed, *self._sight.known()})
         for container in self._stops.pending():
             if container not in listed:
                 self._stops.ended(container)
@@ -215,8 +215,8 @@ class Adapter(Abilities):
         everything = [*runs, *([pod.pause] if pod.pause is not None else [])]
         for one in everything:
             self._stops.ended(one.id)
-        if pod.pause is not None and self._engine.podman:
-            # With all that joins it, in one call.
+        if pod.pause is not None and self._engine.podman and not any(map(_may_have_more, runs)):
+            # With all that joins it, in one call. It leaves the volumes that images declare.
             params = {"force": True, "v": True, "depend": True, "timeout": 0}
             path = f"containers/{part(pod.pause.id)}"
             try:
@@ -274,7 +274,8 @@ class Adapter(Abilities):
             try:
                 await self._follow(listener)
                 pause = _FIRST_PAUSE
-            except BridgeError:
+            except (BridgeError, ValueError, AttributeError):
+                # Away, or something on the way answers that is no engine: lists go on meanwhile.
                 pause = min(pause * 2, _LONGEST_PAUSE)
             await asyncio.sleep(pause)
             # Whatever happened meanwhile was not heard.
@@ -287,7 +288,21 @@ class Adapter(Abilities):
                 said = orjson.loads(line) if line.strip() else {}
                 action = str(said.get("Action", "")).partition(":")[0]
                 actor = said.get("Actor") or {}
-                identity = names.identity_of(actor.get("Attributes") or {})
-                if identity is not None and action in _TELLING:
+                labels = actor.get("Attributes") or {}
+                identity = names.identity_of(labels)
+                # A pause container that starts changes nothing that anybody waits for.
+                telling = action in _TELLING and (action != "start" or names.CONTAINER in labels)
+                if identity is not None and telling:
                     self._sight.heard(identity, str(actor.get("ID", "")))
                     listener.add(identity)
+
+
+def _may_have_more(run: Entry) -> bool:
+    """Whether the run may have volumes that are not the pod's: those that its image declares, and
+    the engine makes for it."""
+    if run.said is None:
+        return True
+    return any(
+        one.get("Type") == "volume" and not str(one.get("Name", "")).startswith(names.OURS)
+        for one in run.said.get("Mounts") or ()
+    )

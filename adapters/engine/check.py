@@ -13,6 +13,11 @@ _RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
 """The last one is what the engine's disk has; nothing there can be limited."""
 
 
+LONGEST_PATH = 4095
+"""Bytes of a path that Linux takes (PATH_MAX without its end). Runtimes quote a longer one in an
+error that is longer than a pipe, and then stand still, with the engine behind them."""
+TOO_LONG = "file name too long"
+
 _IN_THE_OPEN = (
     "holds a Secret's value, and the process list shows it to every user of this host:"
     " pass it by env or a file"
@@ -37,6 +42,9 @@ def _containers(workload: Workload) -> Iterator[Violation]:
                 f"spec.{kind}[{number}].resources",
                 f"{name}: this engine gives cpu and memory, and no such resource",
             )
+        if len(one.working_dir.encode()) > LONGEST_PATH:
+            words = f"found {len(one.working_dir.encode())} bytes; allowed: at most {LONGEST_PATH}"
+            yield Violation(f"spec.{kind}[{number}].workingDir", words)
         if one.security.seccomp not in ("", "RuntimeDefault", "Unconfined"):
             yield Violation(
                 f"spec.{kind}[{number}].securityContext.seccompProfile.localhostProfile",

@@ -191,6 +191,11 @@ class Engine:
         url = self._url(path, libpod, params)
         return await self._ask(method, url, data=data, headers=sent, timeout=timeout)
 
+    async def containers(self, filters: Mapping[str, Any]) -> Any:
+        """All containers, running or not, that the filters leave. Errors as of `call`."""
+        params = {"all": True, "filters": filters}
+        return await self.call("GET", "containers/json", params=params)
+
     async def send(
         self,
         method: str,
@@ -218,7 +223,7 @@ class Engine:
     ) -> Any:
         limit = aiohttp.ClientTimeout(total=timeout or self._timeout, connect=_CONNECT)
         async with self._request(method, url, data, headers, limit) as answer:
-            return _decoded(await answer.read())
+            return _decoded(await answer.read(), answer.content_type)
 
     @asynccontextmanager
     async def stream(
@@ -351,12 +356,14 @@ def _value(one: Any) -> str:
     return orjson.dumps(one).decode()
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes, kind: str) -> Any:
     if not body.strip():
         return None
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
+        if kind == "text/html":
+            raise Unavailable("something answers that is no container engine") from None
         return body.decode(errors="replace")
 
 

@@ -85,8 +85,10 @@ class Facts:
         if one.is_new:
             return await self._new(one, pause)
         async with self._gate:
+            said = one.said
             try:
-                said = await self._engine.call("GET", f"containers/{part(one.id)}/json")
+                if said is None:
+                    said = await self._engine.call("GET", f"containers/{part(one.id)}/json")
             except NotFound:
                 return None
             return await self._told(one, pause, said)

@@ -16,6 +16,7 @@ import orjson
 
 from adapters.engine import references
 from adapters.engine.client import Engine
+from adapters.engine.redaction import without
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable
 from bridge.workload import Container, Identity, Key, PullCredential, Waiting, Workload
 
@@ -33,6 +34,8 @@ class Image:
     """What a pod's status calls it, with its digest."""
     user: str = ""
     stop_signal: str = ""
+    entrypoint: bool = False
+    """It has a command of its own, to which a container's args are added."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,9 @@ class _Pull:
 
 _RECENT = 5.0
 """Seconds for which an image that was found is not looked for again: a Job's pods are many."""
+
+_LONGEST_WORDS = 1024
+"""Characters of why a pull failed: a registry may answer any number."""
 
 Changed = Callable[[Identity, str, int, Waiting | None], None]
 """Is told of a run (pod, container, restart) what it waits for now; None: ask again."""
@@ -180,8 +186,6 @@ class Images:
         self._found.pop(reference, None)
         try:
             message = await self._try(reference, logins)
-        except BridgeError as error:
-            message = error.message
         finally:
             self._pulls.pop((reference, logins), None)
         # What one pod waits for twice (two containers) is one failure.
@@ -200,11 +204,16 @@ class Images:
     async def _try(self, reference: str, logins: tuple[PullCredential, ...]) -> str:
         """Pulls with each login, or with none where there is none; the last failure's words."""
         words = ""
-        for headers in [references.header(one) for one in logins] or [{}]:
-            words = await self._pull_once(reference, headers)
-            if not words:
-                return ""
-        return words
+        secrets = [secret for one in logins for secret in references.secrets(one)]
+        try:
+            for headers in [references.header(one) for one in logins] or [{}]:
+                words = await self._pull_once(reference, headers)
+                if not words:
+                    return ""
+        except BridgeError as error:
+            words = error.message
+        # A registry's answer may repeat what it was sent.
+        return without(words, secrets)[:_LONGEST_WORDS]
 
     async def _pull_once(self, reference: str, headers: Mapping[str, str]) -> str:
         """Empty: pulled; else the engine's words for why not."""
@@ -229,4 +238,5 @@ def _image(reference: str, said: Mapping[str, Any]) -> Image:
         references.resolved(reference, name, digests),
         str(settings.get("User") or ""),
         str(settings.get("StopSignal") or ""),
+        bool(settings.get("Entrypoint")),
     )

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from adapters.engine import mounts, names, specs, volumes
+from adapters.engine.check import LONGEST_PATH, TOO_LONG
 from adapters.engine.client import Conflict, Engine, Refused, part
 from adapters.engine.facts import Facts
 from adapters.engine.images import Image, Images
@@ -100,6 +101,14 @@ class _Start:
     container: Container
     restart: int
     id: str
+    bare: bool = False
+    """Its image has no entry point: without a command of its own, its args are one."""
+
+    @property
+    def program(self) -> str:
+        """What the runtime is to execute, where the container says so."""
+        words = self.container.command or (self.container.args if self.bare else ())
+        return words[0] if words else ""
 
 
 class Launcher:
@@ -289,7 +298,8 @@ class Launcher:
             made = await self._make_run(workload, pod, container, restart, image)
             if made is None:
                 return
-            await self._begin(_Start(workload.identity, container, restart, made))
+            run = _Start(workload.identity, container, restart, made, not image.entrypoint)
+            await self._begin(run)
         waits.pop(container.name, None)
         # A removed run's log is gone with it: never the last one's or the one's before.
         for old in pod.runs.get(container.name, [])[_KEPT - 1 :]:
@@ -338,6 +348,9 @@ class Launcher:
             return None
 
     async def _begin(self, run: _Start) -> None:
+        if len(run.program.encode(errors="surrogateescape")) > LONGEST_PATH:
+            await self._failed(run, TOO_LONG)
+            return
         self._facts.beginning.add(run.id)
         try:
             await self._engine.call("POST", f"containers/{part(run.id)}/start")

@@ -18,14 +18,18 @@ from typing import Any
 
 import aiohttp
 
+from adapters.engine import monitor
 from adapters.engine.client import Engine, part
 from adapters.engine.entries import Entry, Filter, Tail, parse
 from bridge.adapter import LogOptions
 from bridge.errors import NotFound, Unavailable
 
 _BLOCK = 64 * 1024
-_PAUSE = 0.05
-"""Seconds between looks at a file that is followed: a person's idea of at once."""
+_PAUSE, _LONGEST_PAUSE = 0.05, 0.25
+"""Seconds between looks at a file that is followed: a person's idea of at once, and for one that is
+quiet."""
+_RELAX = 1.25
+"""By how much longer each look at a quiet file waits than the one before."""
 _PATIENCE = 1.0
 """Seconds between questions to an engine that does not answer, or a run that did not begin."""
 _DAY = 86_400.0
@@ -162,14 +166,17 @@ async def _from_file(
     if options.follow:
         end = asyncio.create_task(until_end(), name="engine-log-end")
     try:
+        pause = _PAUSE
         while True:
             # Looked at before the file is: what is read afterwards is all there will ever be.
             over = end is None or end.done()
+            pause = min(pause * _RELAX, _LONGEST_PAUSE)
             for piece in reader.read():
+                pause = _PAUSE
                 yield piece
             if over or reader.full or end is None:
                 break
-            await asyncio.wait({end}, timeout=_PAUSE)
+            await asyncio.wait({end}, timeout=pause)
         if end is not None and end.done():
             end.result()
     finally:
@@ -186,11 +193,27 @@ async def _end(engine: Engine, container_id: str) -> None:
             state = (await engine.call("GET", f"{path}/json"))["State"]
             if not state["Running"] and state["Status"] not in ("running", "stopping"):
                 return
+            if await _outlived(engine, container_id, state):
+                return
             await engine.call("POST", f"{path}/wait", timeout=_DAY)
         except NotFound:
             return
         except Unavailable:
             await asyncio.sleep(_PATIENCE)
+
+
+async def _outlived(engine: Engine, container_id: str, state: Mapping[str, Any]) -> bool:
+    """Waits for the end of the process that writes the log, where that can be seen from here."""
+    if not (engine.podman and engine.local and state.get("Pid")):
+        return False
+    descriptor = monitor.find(int(state["Pid"]), container_id)
+    if descriptor is None:
+        return False
+    try:
+        await monitor.gone(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 class FileReader:

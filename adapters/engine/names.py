@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from bridge.workload import Identity
 
+OURS = "podbridge-"
+"""How the name of everything that is made here begins."""
 PREFIX = "podbridge.io/"
 OWNER = f"{PREFIX}owner"
 """Which podbridge this belongs to (option `owner`): what is looked for everywhere."""
@@ -37,17 +39,17 @@ def digest(identity: Identity) -> str:
 
 def pause(identity: Identity) -> str:
     """The name of the container that holds the pod's namespaces."""
-    return f"podbridge-{digest(identity)}"
+    return f"{OURS}{digest(identity)}"
 
 
 def run(identity: Identity, container: str, restart: int) -> str:
     """The name of one run of a container."""
-    return f"podbridge-{digest(identity)}-{container}-{restart}"
+    return f"{OURS}{digest(identity)}-{container}-{restart}"
 
 
 def volume(identity: Identity, name: str) -> str:
     """The name of one of the pod's volumes."""
-    return f"podbridge-{digest(identity)}-{name}"
+    return f"{OURS}{digest(identity)}-{name}"
 
 
 def labels(identity: Identity, owner: str, **more: str) -> dict[str, str]:

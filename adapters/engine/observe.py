@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +45,8 @@ class Entry:
     restart: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
+    said: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """All of the inspect that it is from; None: it is from a list."""
 
     @property
     def is_new(self) -> bool:
@@ -86,7 +88,7 @@ def entry(said: Mapping[str, Any]) -> Entry | None:
 def inspected(said: Mapping[str, Any]) -> Entry | None:
     """The same from GET /containers/{id}/json."""
     made = parse_time(str(said.get("Created", "")))
-    return entry(
+    found = entry(
         {
             "Id": said["Id"],
             "Names": [said.get("Name", "")],
@@ -97,6 +99,7 @@ def inspected(said: Mapping[str, Any]) -> Entry | None:
             "NetworkSettings": said.get("NetworkSettings"),
         }
     )
+    return replace(found, said=said) if found is not None else None
 
 
 def _addresses(settings: Mapping[str, Any]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from bridge.workload import Container
 
@@ -28,13 +29,18 @@ def redacted(words: str, container: Container) -> str:
         lower = words.lower()
         found = (said for mark, said in _FAILURES.items() if mark in lower)
         return next(found, "the command cannot be started")
-    spellings: set[str] = set()
+    secrets: set[str] = set()
     for one in container.env:
         if one.secret and one.value:
-            lines = [line for line in one.value.splitlines() if len(line) >= _LINE]
-            for text in {one.value, *lines}:
-                spellings |= _spellings(text)
-    for spelling in sorted(spellings, key=len, reverse=True):
+            secrets |= {one.value}
+            secrets |= {line for line in one.value.splitlines() if len(line) >= _LINE}
+    return without(words, secrets)
+
+
+def without(words: str, secrets: Iterable[str]) -> str:
+    """Words of a registry or an engine without these values, however they are spelled."""
+    found = {spelling for one in secrets if one for spelling in _spellings(one)}
+    for spelling in sorted(found, key=len, reverse=True):
         words = words.replace(spelling, "***")
     return words
 

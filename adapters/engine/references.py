@@ -106,6 +106,14 @@ def logins(reference: str, credentials: Sequence[PullCredential]) -> list[PullCr
     return found
 
 
+def secrets(login: PullCredential) -> list[str]:
+    """What of a login is secret: the password, and each form in which it travels."""
+    both = f"{login.username}:{login.password}".encode()
+    encoded = [base64.b64encode(both), base64.urlsafe_b64encode(both)]
+    sent = header(login)["X-Registry-Auth"]
+    return [one for one in (login.password, *(one.decode() for one in encoded), sent) if one]
+
+
 def header(login: PullCredential) -> dict[str, str]:
     """The header in which the engine takes a login."""
     said = {

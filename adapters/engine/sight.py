@@ -10,13 +10,18 @@ pods that another process runs hears of their containers late: what it asks for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from typing import Any
 
 from adapters.engine import names
-from adapters.engine.client import Engine, part
+from adapters.engine.client import Engine, Refused, part
 from adapters.engine.observe import Entry, Pod, entry, inspected, pods
 from bridge.errors import NotFound
 from bridge.workload import Identity, Key
+
+_TRIES = 4
+"""Lists that are asked for, where each fails since a container has gone meanwhile."""
+_VANISHED = "no such container"
 
 
 class Sight:
@@ -72,27 +77,38 @@ class Sight:
             runs = (await self.pod(identity, listed=True)).runs.get(container, [])
         return runs
 
+    def known(self) -> set[str]:
+        """The IDs of all containers that are known, made since the last list among them."""
+        return {one for found in (self._known, self._made) for ids in found.values() for one in ids}
+
     def doubt(self, identity: Identity) -> None:
         """There may be containers of that pod which nobody here has heard of."""
         self._known.pop(identity.key, None)
 
     def keep(self, keys: Set[Key]) -> None:
         """Forgets all pods but these."""
-        for key in self._known.keys() - keys:
-            del self._known[key]
-            self._made.pop(key, None)
+        for found in (self._known, self._made):
+            for key in found.keys() - keys:
+                del found[key]
 
     async def _list(self, identity: Identity | None) -> list[Entry]:
-        filters = names.filters(self._engine.owner, identity)
-        said = await self._engine.call(
-            "GET", "containers/json", params={"all": True, "filters": filters}
-        )
+        said = await self._listing(names.filters(self._engine.owner, identity))
         found = [one for one in map(entry, said or ()) if one is not None]
         for one in found:
             # Added, never taken away: this list may be older than what was made since.
             key = one.identity.key
             self._known.setdefault(key, set(self._made.get(key, ()))).add(one.id)
         return found
+
+    async def _listing(self, filters: Mapping[str, Any]) -> Any:
+        """The engine's list. Podman's fails where a container goes while it is made."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._engine.containers(filters)
+            except Refused as error:
+                if _VANISHED not in error.message:
+                    raise
+        return await self._engine.containers(filters)
 
     async def _inspect(self, container: str) -> Entry | None:
         try:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from adapters.engine import duplex
+from adapters.engine.check import LONGEST_PATH, TOO_LONG
 from adapters.engine.client import Conflict, Engine, part
 from adapters.engine.duplex import Duplex
 from bridge.adapter import Size
@@ -201,6 +202,8 @@ async def exec_in(
     Closing the channel kills the command with its process group, where the engine is on this host
     and we may; elsewhere the API has no way: the command loses its streams and goes on.
     """
+    if command and len(command[0].encode(errors="surrogateescape")) > LONGEST_PATH:
+        raise Invalid(f"the command cannot be started: {TOO_LONG}")
     body = {
         "AttachStdin": stdin,
         "AttachStdout": True,

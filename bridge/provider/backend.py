@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge import adapter as seam
-from bridge.errors import BridgeError, Throttled, Unauthorized
+from bridge.errors import BridgeError, Throttled, Unauthorized, Unavailable
 from bridge.provider.budgets import Budgets
 from bridge.provider.placement import Place, asked
 from bridge.workload import Identity, Observed, Resources, Workload
@@ -73,6 +73,11 @@ class Backend:
                 if isinstance(error, Throttled) and error.retry_after is not None:
                     wait = max(wait, error.retry_after)
                 failures += 1
+            except Exception as error:  # noqa: BLE001 - a backend that breaks must end no other
+                _log.exception("backend %s", self.name)
+                self.problem = Unavailable(f"it answers what cannot be understood: {error!r}")
+                wait = min(RETRY_LONGEST, RETRY_FIRST * 2.0 ** min(failures, 10))
+                failures += 1
             try:
                 await asyncio.wait_for(self._refresh.wait(), wait)
             except TimeoutError:
@@ -90,6 +95,8 @@ class Backend:
                     self.on_event(self, observed, asyncio.get_running_loop().time())
             except BridgeError as error:
                 _log.warning("backend %s: events: %s", self.name, error)
+            except Exception:  # noqa: BLE001 - as in `watch`
+                _log.exception("backend %s: events", self.name)
             # Without events the list still comes: no hurry, and no spinning.
             await asyncio.sleep(RETRY_FIRST)
 

@@ -7,6 +7,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bridge.rpc.v1 import pod_pb2
 from bridge.workload import ContainerState, Exit, Identity, Running, State, Waiting
 
+TERMINATION_MAX = 4096
+"""Bytes of how a run ended, in words: as much as the kubelet takes of a termination message."""
+WAITING_MAX = 1024
+"""Bytes of why a container waits: registries and runtimes may say any number."""
+
+
+def bounded(words: str, size: int) -> str:
+    """Their first bytes, at most `size`, cut between characters."""
+    if len(words) * 4 <= size:
+        return words
+    return words.encode()[:size].decode(errors="ignore")
+
 
 def identity_to_wire(identity: Identity) -> pod_pb2.PodIdentity:
     """An identity as the contract spells it."""
@@ -42,7 +54,7 @@ def exit_to_wire(end: Exit) -> pod_pb2.Terminated:
         exit_code=end.code,
         signal=end.signal,
         reason=end.reason,
-        message=end.message,
+        message=bounded(end.message, TERMINATION_MAX),
         finished_at=timestamp(end.finished_at),
         container_id=end.container_id,
     )
@@ -87,7 +99,8 @@ def container_to_wire(
         wire.last_termination.CopyFrom(exit_to_wire(previous))
     match shown:
         case Waiting(reason, message):
-            wire.waiting.CopyFrom(pod_pb2.Waiting(reason=reason, message=message))
+            words = bounded(message, WAITING_MAX)
+            wire.waiting.CopyFrom(pod_pb2.Waiting(reason=reason, message=words))
         case Running(started_at):
             wire.running.started_at.CopyFrom(timestamp(started_at))
         case Exit():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bridge.rpc.v1.pod_pb2 import PodFacts
@@ -22,8 +22,10 @@ from bridge.rpc.v1.provider_pb2 import (
 )
 
 BATCH = 256
-"""Events in one message at the most: 256 pods of usual size are well under the 16 MiB that
-`bridge/rpc/channel.py` allows."""
+"""Events in one message at the most."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes in one message, unless one event has more: a quarter of what `bridge/rpc/channel.py`
+allows."""
 PAUSE = 0.01
 """Seconds between messages to one watcher: news after a quiet time is told at once, and what comes
 in a flood is told together, each pod's newest facts only."""
@@ -84,8 +86,8 @@ class Journal:
             if events:
                 cursor = max(cursor, events[-1].revision)
                 told = loop.time()
-            for start in range(0, len(events), BATCH):
-                yield WatchPodsResponse(epoch=self.epoch, events=events[start : start + BATCH])
+            for batch in _batches(events):
+                yield WatchPodsResponse(epoch=self.epoch, events=batch)
             if not events or self._revision == cursor:
                 await changed.wait()
             if (early := told + PAUSE - loop.time()) > 0:
@@ -117,6 +119,18 @@ class Journal:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _batches(events: Sequence[WatchPodsEvent]) -> Iterator[Sequence[WatchPodsEvent]]:
+    start = size = 0
+    for at, event in enumerate(events):
+        own = event.ByteSize()
+        if at > start and (at - start >= BATCH or size + own > BATCH_BYTES):
+            yield events[start:at]
+            start, size = at, 0
+        size += own
+    if events:
+        yield events[start:]
 
 
 def new_epoch() -> str:

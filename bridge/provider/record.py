@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -102,6 +103,8 @@ class Record:
     """Starts that were asked for and not seen yet: (restart, when), by container."""
     others: dict[tuple[str, int], tuple[Backend, Identity]] = field(default_factory=dict)
     """The same pod found elsewhere, by backend and attempt: removed with it."""
+    updating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a change is brought into force."""
     stop: Stop | None = None
     deleting: bool = False
     kill_due: dict[str, float] = field(default_factory=dict)

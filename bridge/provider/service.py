@@ -96,16 +96,24 @@ class Provider:
         record = self._tracker.records.get((identity.cluster, identity.uid))
         if record is None or record.request is None or record.backend is None:
             raise NotFound(f"pod {identity.uid} is not known: create it first")
-        if request.generation <= record.generation:
+        async with record.updating:
+            # One after the other: a slow older one must not undo a newer one.
+            return await self._update(record, record.backend, request, identity)
+
+    async def _update(
+        self, record: Record, backend: Backend, request: pb.UpdatePodRequest, identity: Identity
+    ) -> pb.UpdatePodResponse:
+        if request.generation < record.generation:
             return pb.UpdatePodResponse(generation=record.generation)
+        # The same generation may come with other contents: those of what the pod refers to.
         manifest = _manifest(request.manifest, identity)
         workload = self._translate(request, manifest, record.start_time)
         if record.workload is not None:
             # An update carries no credentials: those of the creation stay.
             kept = record.workload.pull_credentials
             workload = replace(workload, pull_credentials=kept)
-        change = assess(record, record.backend.adapter, manifest, workload)
-        await apply(record, record.backend, change)
+        change = assess(record, backend.adapter, manifest, workload)
+        await apply(record, backend, change)
         record.request, record.generation = request, request.generation
         self._tracker.changed(record)
         return pb.UpdatePodResponse(generation=record.generation)

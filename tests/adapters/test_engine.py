@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,11 @@ from contract import (
     workload,
 )
 from engine_kit import IMAGE, EngineBench, Line, engine_address
+from support import engine
 
 from adapters.engine import Adapter, Options
 from bridge.adapter import LogOptions
-from bridge.errors import Unavailable
+from bridge.errors import Invalid, Unavailable
 from bridge.workload import (
     Container,
     Exit,
@@ -444,3 +446,53 @@ async def test_no_engine_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="not open"):
         await adapter.list()
     await adapter.close()
+
+
+def _anonymous() -> set[str]:
+    """Volumes that nobody gave a name."""
+    found = engine.call("GET", "/volumes")["Volumes"] or []
+    return {one["Name"] for one in found if re.fullmatch(r"[0-9a-f]{64}", one["Name"])}
+
+
+@pytest.mark.parametrize("script", ["exit 0", "exec sleep 1000"])
+async def test_what_an_image_declares_goes_with_the_pod(bench: EngineBench, script: str) -> None:
+    name = f"localhost/volumes-{uuid.uuid4()}:1"
+    repository, _, tag = name.rpartition(":")
+    client = await bench.engine()
+    made = await client.call("POST", "containers/create", body={"Image": IMAGE})
+    try:
+        params = {"container": made["Id"], "repo": repository, "tag": tag}
+        params["changes"] = "VOLUME /data"
+        await client.call("POST", "commit", params=params, body={})
+    finally:
+        await client.call("DELETE", f"containers/{made['Id']}", params={"force": True})
+    try:
+        adapter = await bench.adapter()
+        pod = workload(replace(sh(f"echo x > /data/x; echo up; {script}"), image=name))
+        await bench.launch(adapter, pod)
+        await until(adapter, pod.identity, lambda seen: bool(seen.containers))
+        (run,) = [
+            one
+            for one in await bench.containers(pod.identity)
+            if one != await bench.pause(pod.identity)
+        ]
+        mounts = (await client.call("GET", f"containers/{run}/json"))["Mounts"]
+        own = {one["Name"] for one in mounts if one.get("Destination") == "/data"}
+        assert own <= _anonymous()
+        assert own
+        await adapter.delete(pod.identity)
+        assert not own & _anonymous()
+    finally:
+        await client.call("DELETE", f"images/{name}", params={"force": True})
+
+
+@pytest.mark.parametrize("size", [4096, 200_000])
+async def test_a_command_longer_than_a_path_hangs_nothing(bench: EngineBench, size: int) -> None:
+    end, _ = await finish(bench, container("/" + "x" * (size - 1)))
+    assert (end.code, end.reason, end.message) == (128, "StartError", "file name too long")
+    adapter = await bench.adapter()
+    pod = bench.endless()
+    await bench.launch(adapter, pod)
+    await until(adapter, pod.identity, is_running)
+    with pytest.raises(Invalid, match="file name too long"):
+        await adapter.exec(pod.identity, "main", ["x" * size], stdin=False, tty=False)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import struct
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,13 +18,26 @@ from typing import Any
 
 import pytest
 
-from adapters.engine import client, discovery, holder, names, observe, oom, pause, references, specs
+from adapters.engine import (
+    client,
+    discovery,
+    holder,
+    monitor,
+    names,
+    observe,
+    oom,
+    pause,
+    references,
+    specs,
+)
 from adapters.engine.check import check
+from adapters.engine.client import Refused
 from adapters.engine.facts import Facts
 from adapters.engine.images import Backoff, Image, Images
 from adapters.engine.logs import Ending, ending
 from adapters.engine.redaction import redacted
 from adapters.engine.scratch import Scratch, hosts, tar
+from adapters.engine.sight import Sight
 from bridge.errors import (
     BridgeError,
     Invalid,
@@ -766,6 +780,18 @@ class TestImages:
         assert (found.id, found.user) == ("sha256:1", "app")
         assert len(self.registry.pulls) == 1
 
+    async def test_a_registry_s_words_are_few_and_without_the_login(self) -> None:
+        login = PullCredential("docker.io", "me", "sentinel-password")
+        basic = base64.b64encode(b"me:sentinel-password").decode()
+        (sent,) = references.header(login).values()
+        self.registry.failure = f'denied: "sentinel-password" {basic} {sent} {"y" * 99999}'
+        pod = Workload(WHO, (container(),), pull_credentials=(login,))
+        await self.images.need(pod, pod.containers[0], 0)
+        _, waiting = await self.told.get()
+        assert waiting.reason == "ErrImagePull"
+        assert waiting.message.startswith('denied: "***" *** *** yyy')
+        assert len(waiting.message) == 1024
+
     async def test_pods_share_a_pull(self) -> None:
         self.registry.gate.clear()
         for uid in ("a", "b", "a"):
@@ -842,3 +868,75 @@ class TestImages:
         assert one.until == 80.0
         one.fail(80.0 + 601.0, "x")
         assert one.until == 681.0 + 10.0
+
+
+class TestSight:
+    """What is known between two lists."""
+
+    async def test_what_was_made_while_a_list_was_under_way_is_known(self) -> None:
+        engine: Any = None
+        sight = Sight(engine)
+        other = replace(WHO, uid="other")
+        sight.begun(WHO, "pause")
+        sight.made(other, "run")
+        assert sight.known() == {"pause", "run"}
+        sight.keep({WHO.key})
+        assert sight.known() == {"pause"}
+
+    async def test_a_list_that_fails_over_a_vanished_container_is_asked_again(self) -> None:
+        calls = []
+
+        class Racing:
+            owner = "me"
+
+            async def containers(self, filters: Mapping[str, Any]) -> Any:
+                calls.append(filters)
+                if len(calls) < 3:
+                    raise Refused("container 1 does not exist in database: no such container")
+                if len(calls) == 4:
+                    raise Refused("the database is broken")
+                return []
+
+        engine: Any = Racing()
+        sight = Sight(engine)
+        assert await sight.all() == []
+        assert len(calls) == 3
+        with pytest.raises(Refused, match="broken"):
+            await sight.all()
+
+
+class TestMonitor:
+    """A process that stands for a container's conmon."""
+
+    @asynccontextmanager
+    async def monitored(self, name: str, container: str) -> AsyncIterator[tuple[int, Any]]:
+        script = "sleep 1000 & echo $!; read line; kill $!"
+        process = await asyncio.create_subprocess_exec(
+            name, "-c", script, container, executable="/bin/sh",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield int(await process.stdout.readline()), process.stdin
+        finally:
+            process.stdin.close()
+            await process.wait()
+
+    async def test_its_end_is_waited_for(self) -> None:
+        async with self.monitored("/usr/bin/conmon", "abc") as (pid, stdin):
+            found = monitor.find(pid, "abc")
+            assert found is not None
+            gone = asyncio.create_task(monitor.gone(found))
+            await asyncio.sleep(0)
+            assert not gone.done()
+            stdin.close()
+            await asyncio.wait_for(gone, 20)
+            os.close(found)
+
+    async def test_nobody_else_is_taken_for_it(self) -> None:
+        async with self.monitored("/usr/bin/conmon", "abc") as (pid, _):
+            assert monitor.find(pid, "another") is None
+        async with self.monitored("/usr/bin/other", "abc") as (pid, _):
+            assert monitor.find(pid, "abc") is None
+        assert monitor.find(2**22 + 1, "abc") is None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support import virtual
 
 from bridge.provider.journal import BATCH, Journal
+from bridge.rpc.channel import MAX_MESSAGE
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 
@@ -114,5 +115,24 @@ def test_whoever_resumes_knows_what_a_fresh_watcher_knows(
             if event.HasField("pod"):
                 fresh[event.pod.pod.uid] = event.pod.generation
         assert fresh == truth
+
+    virtual.run(story())
+
+
+def test_no_message_is_longer_than_the_channel_takes() -> None:
+    async def story() -> None:
+        journal = Journal("e", ["b"])
+        for number in range(60):
+            one = facts(str(number), 1)
+            for name in "abcde":
+                one.containers.add(name=name).waiting.message = "x" * 60_000
+            journal.publish(one)
+        told: list[str] = []
+        async for message in journal.watch("", 0):
+            assert message.ByteSize() < MAX_MESSAGE / 2
+            told += [event.pod.pod.uid for event in message.events if event.HasField("pod")]
+            if len(told) == 60:
+                break
+        assert told == [str(number) for number in range(60)]
 
     virtual.run(story())

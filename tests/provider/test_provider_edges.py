@@ -307,3 +307,37 @@ def test_found_pods_are_told_before_the_sync_mark() -> None:
         assert told == 150
 
     virtual.run(story())
+
+
+class Nonsense(PaperAdapter):
+    """It breaks over what it is answered, for a while."""
+
+    lists = 0
+
+    async def list(self) -> Sequence[Observed]:
+        self.lists += 1
+        if self.lists < 4:
+            raise KeyError("Id")
+        return await super().list()
+
+    async def events(self) -> AsyncIterator[Observed]:
+        if self.lists < 5:
+            raise AttributeError("get")
+        async for one in super().events():
+            yield one
+
+
+def test_a_backend_that_breaks_ends_no_other_and_comes_back() -> None:
+    async def story() -> None:
+        good, bad = PaperAdapter(cloud()), Nonsense(Cloud(virtual.clock))
+        good.name, bad.name = "good", "bad"
+        async with over(good, bad) as (provider, _):
+            await asyncio.sleep(0.1)
+            offer = {one.name: one for one in provider.offer().backends}
+            assert offer["good"].ready
+            assert not offer["bad"].ready
+            assert offer["bad"].message.startswith("it answers what cannot be understood")
+            await asyncio.sleep(60)
+            assert all(one.ready for one in provider.offer().backends)
+
+    virtual.run(story())

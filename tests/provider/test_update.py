@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
-from probing_kit import World, main, named
+from probing_kit import WHO, World, main, named
 from support import virtual
 from support.paper import Cloud, PaperAdapter
+from support.paper_able import AbleAdapter
 
 from bridge.adapter import YES, approximately
 from bridge.errors import Invalid, NotFound, OutOfCapacity, Unsupported
 from bridge.provider.record import Record
 from bridge.provider.translate import translate
 from bridge.provider.update import assess
+from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
-from bridge.workload import Identity
+from bridge.workload import Container, Files, Identity
 
 START = virtual.EPOCH
 
@@ -196,3 +199,70 @@ def test_resources_where_they_mean_nothing_and_where_they_cannot_change() -> Non
     record = Record(Identity("c", "n", "d", "p", "u"), manifest=before, workload=workload)
     change = assess(record, Strict(cloud), *asked(sized("2", resizePolicy=policy)))
     assert [one.name for one in change.restarted] == ["c"]
+
+
+class Slow(AbleAdapter):
+    """Its first resize takes long."""
+
+    resizes = 0
+
+    async def resize(self, identity: Identity, container: Container) -> None:
+        self.resizes += 1
+        await asyncio.sleep(5 if self.resizes == 1 else 0.1)
+        await super().resize(identity, container)
+
+
+def test_an_older_update_that_is_slow_does_not_undo_a_newer_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("probing_kit.AbleAdapter", Slow)
+
+    async def story() -> None:
+        world = World()
+        async with world.serving():
+            await world.create(sized("1"))
+            await world.running()
+            slow = asyncio.create_task(world.update(2, sized("2")))
+            await asyncio.sleep(1)
+            assert await world.update(3, sized("3")) == 3
+            assert await slow == 2
+            assert await world.update(2, sized("2")) == 3
+            (record,) = world.tracker.records.values()
+            assert record.generation == 3
+            assert world.able.resized[-1][1].resources.limits["cpu"] == 3000
+
+    virtual.run(story())
+
+
+def test_contents_come_without_a_newer_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates: list[str] = []
+
+    class Updating(AbleAdapter):
+        async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
+            updates.extend(one.revision for one in volumes)
+
+    monkeypatch.setattr("probing_kit.AbleAdapter", Updating)
+
+    def volume(revision: str) -> pod_pb2.VolumeContent:
+        content = pod_pb2.VolumeContent(volume="v", revision=revision)
+        content.files.add(path="key", content=revision.encode())
+        return content
+
+    async def story() -> None:
+        world = World()
+        spec = {"volumes": [{"name": "v", "configMap": {"name": "m"}}]}
+        one = main(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+        async with world.serving():
+            request = world.request(one, **spec)
+            request.volumes.append(volume("1"))
+            await world.provider.create_pod(request)
+            await world.running()
+            for revision in ("2", "2", "3"):
+                update = pb.UpdatePodRequest(
+                    pod=WHO, manifest=world.manifest(one, **spec), generation=request.generation
+                )
+                update.volumes.append(volume(revision))
+                await world.provider.update_pod(update)
+            assert updates == ["2", "3"]
+
+    virtual.run(story())

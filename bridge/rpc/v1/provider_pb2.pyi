@@ -392,7 +392,9 @@ class UpdatePodRequest(_message.Message):
     manifest: _builtins.bytes
     """The whole v1.Pod as JSON. Required."""
     generation: _builtins.int
-    """metadata.generation. An older one than the provider has is ignored."""
+    """metadata.generation. An older one than the provider has is ignored. The same one may bring other
+    contents of volumes, labels or annotations: those are applied.
+    """
     @_builtins.property
     def pod(self) -> _pod_pb2.PodIdentity:
         """Who. Required."""
