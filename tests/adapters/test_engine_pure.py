@@ -920,8 +920,7 @@ class TestMonitor:
         try:
             yield int(await process.stdout.readline()), process.stdin
         finally:
-            process.stdin.close()
-            await process.wait()
+            await process.communicate(b"")
 
     async def test_its_end_is_waited_for(self) -> None:
         async with self.monitored("/usr/bin/conmon", "abc") as (pid, stdin):
@@ -930,7 +929,7 @@ class TestMonitor:
             gone = asyncio.create_task(monitor.gone(found))
             await asyncio.sleep(0)
             assert not gone.done()
-            stdin.close()
+            stdin.write_eof()
             await asyncio.wait_for(gone, 20)
             os.close(found)
 
