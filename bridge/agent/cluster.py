@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -34,6 +34,16 @@ class Cluster(Protocol):
 
     async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """One ConfigMap, Secret or Service; None where there is none."""
+
+    async def service_variables(self, pod: Manifest) -> list[tuple[str, str]]:
+        """The variables by which the pod's containers find Services, in order."""
+
+    def allocatable(self) -> Mapping[str, str]:
+        """What the node has for pods, as quantities: what unset limits read as. Empty: unknown."""
+
+    def lacks(self, pod: Manifest) -> tuple[str, str] | None:
+        """(reason, message) where the node has no room for a pod that is new to it, as a kubelet
+        sees it at admission; None where it has."""
 
     async def patch_status(
         self, pod: Manifest, status: Manifest, annotations: dict[str, str]

@@ -17,9 +17,19 @@ from typing import Literal
 
 from bridge.agent.cluster import Cluster, PodEvent
 from bridge.agent.provider import ProviderClient
-from bridge.agent.request import ATTEMPT, PLACED_ON, Builder, NotReady, identity, missing
+from bridge.agent.request import (
+    ATTEMPT,
+    PLACED_ON,
+    Builder,
+    NotReady,
+    Version,
+    identity,
+    missing,
+    version,
+)
 from bridge.errors import BridgeError, Invalid, Unavailable, Unsupported
 from bridge.pods import Manifest
+from bridge.pods.conditions import foreign_conditions
 from bridge.pods.events import events
 from bridge.pods.status import rejected, same, status
 from bridge.queue import KeyedQueue
@@ -63,14 +73,19 @@ class _Entry:
     acked: int = 0
     accepted: str = ""
     """The epoch in which the provider took the pod on; another epoch has to be asked again."""
-    generation: int = 0
+    sent: Version | None = None
+    """What of the pod the provider was told last; None: it may have something older."""
     incomplete: bool = False
     """Something that the pod refers to was missing when the provider was last asked."""
     delete_sent: tuple[str, float] | None = None
     """(epoch, grace) of the newest DeletePod."""
     orphan: bool = False
+    stale: bool = False
+    """What the pod refers to has changed since the provider was last told."""
     started: float | None = None
     """status.startTime before the first patch carried it."""
+    gates: Manifest | None = None
+    """The conditions of others that the pod's status was computed with."""
     problem: str = ""
     """The last refusal that was told as an event: each is told once."""
 
@@ -130,6 +145,12 @@ class Agent:
         finally:
             await self._queue.close()
 
+    def refers_to_news(self, uid: str) -> None:
+        """Something that the pod refers to (a ConfigMap, a Secret, a token) is not what it was."""
+        if (entry := self._entries.get(uid)) is not None:
+            entry.stale = True
+            self._queue.add(uid)
+
     async def settled(self) -> None:
         """Returns once both sides were heard in full and no pod has a step due now."""
         await self._cluster_synced.wait()
@@ -168,7 +189,8 @@ class Agent:
                 async for event in self._cluster.watch():
                     delay = RECONNECT_FIRST
                     if event.type == "SYNCED":
-                        self._cluster_listed(listed or set())
+                        if listed is not None:
+                            self._cluster_listed(listed)
                         listed = None
                         continue
                     if listed is not None and event.type != "DELETED":
@@ -311,9 +333,13 @@ class Agent:
         over = entry.pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
         wake: float | None = None
         if deleting:
-            await self._end(entry, _grace(entry.pod))
+            if not (self._has_ended(entry) and self._was_ended(entry)):
+                await self._end(entry, _grace(entry.pod))
         elif not over:
             wake = await self._keep(entry)
+        elif entry.facts is not None and not self._has_ended(entry):
+            # Somebody else has written its end: nothing of it may run on.
+            await self._end(entry, _grace(entry.pod))
         await self._report(entry)
         if entry.pod is not None and deleting and self._has_ended(entry):
             await self._cluster.delete(entry.pod)
@@ -345,14 +371,22 @@ class Agent:
         again, where something that the pod refers to is missing."""
         pod = entry.pod
         assert pod is not None
-        generation = pod["metadata"].get("generation", 0)
         try:
             if entry.accepted != self._epoch.name or entry.incomplete:
+                if (lacking := self._lacking(entry)) is not None:
+                    await self._reject(entry, *lacking)
+                    return None
+                entry.stale = False
                 await self._create(entry)
-            if entry.accepted and generation > entry.generation:
-                request = await self._builder.update(pod, entry.who)
-                await self._provider.update_pod(request)
-                entry.generation = generation
+            if entry.accepted and (entry.stale or entry.sent != version(pod)):
+                entry.stale = False
+                try:
+                    request = await self._builder.update(pod, entry.who)
+                    await self._provider.update_pod(request)
+                except BridgeError as error:
+                    entry.stale = not error.permanent
+                    raise
+                entry.sent = version(pod)
         except NotReady as error:
             # The change waits; the pod runs on as it was.
             await self._tell_once(entry, "FailedUpdate", str(error))
@@ -387,8 +421,10 @@ class Agent:
             response = await self._provider.create_pod(request)
         first = not entry.accepted and "startTime" not in pod.get("status", {})
         entry.accepted = epoch
-        entry.generation = response.accepted.generation
+        entry.sent = version(pod) if response.accepted.generation == request.generation else None
         entry.incomplete = bool(missing(request))
+        for words in self._builder.skipped.pop(entry.who.uid, ()):
+            await self._tell_once(entry, "InvalidEnvironmentVariableNames", words)
         for one in response.accepted.approximations if first else ():
             await self._cluster.event(
                 pod, "Warning", "FieldApproximated", f"{one.field}: {one.message}"
@@ -404,12 +440,25 @@ class Agent:
         assert pod is not None
         if entry.accepted or self._runs(entry):
             # Only a change was refused: the pod runs on as it was.
-            entry.generation = pod["metadata"].get("generation", 0)
+            entry.sent = version(pod)
             await self._cluster.event(pod, "Warning", "UpdateRefused", error.message)
             return
-        await self._cluster.event(pod, "Warning", error.kind, error.message)
-        await self._patch(entry, rejected(pod, error.kind, error.message, self._clock()))
+        await self._reject(entry, error.kind, error.message)
+
+    async def _reject(self, entry: _Entry, reason: str, message: str) -> None:
+        pod = entry.pod
+        assert pod is not None
+        await self._cluster.event(pod, "Warning", reason, message)
+        await self._patch(entry, rejected(pod, reason, message, self._clock()))
         self._news.set()
+
+    def _lacking(self, entry: _Entry) -> tuple[str, str] | None:
+        """What the node lacks for a pod that is new here: one that has begun is never put out."""
+        pod = entry.pod
+        assert pod is not None
+        if entry.accepted or entry.facts is not None or "startTime" in (pod.get("status") or {}):
+            return None
+        return self._cluster.lacks(pod)
 
     def _runs(self, entry: _Entry) -> bool:
         return entry.facts is not None and entry.facts.stage == pod_pb2.POD_STAGE_ACTIVE
@@ -428,7 +477,9 @@ class Agent:
         pod, facts, revision = entry.pod, entry.facts, entry.revision
         if pod is None or facts is None or not self._tells_something(entry, facts):
             return
-        if facts is not entry.told:
+        gates = foreign_conditions(pod)
+        if facts is not entry.told or gates != entry.gates:
+            entry.gates = gates
             await self._patch(entry, status(pod, facts, self._clock()))
             for one in events(pod, entry.told, facts):
                 await self._cluster.event(pod, *one)
@@ -468,6 +519,10 @@ class Agent:
         if not backend or (pod["metadata"].get("annotations") or {}).get(PLACED_ON):
             return {}
         return {PLACED_ON: backend, ATTEMPT: str(entry.who.attempt)}
+
+    def _was_ended(self, entry: _Entry) -> bool:
+        """Whether the provider, in its present life, was told to end it."""
+        return entry.delete_sent is not None and entry.delete_sent[0] == self._epoch.name
 
     def _has_ended(self, entry: _Entry) -> bool:
         facts = entry.facts

@@ -61,11 +61,35 @@ def _attempt(pod: Manifest) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
+Version = tuple[object, ...]
+"""What of a pod, when it changes, the provider has to be told."""
+
+
+def version(pod: Manifest) -> Version:
+    """The pod's generation (its spec, where the API server counts none: before 1.33), and what of
+    its metadata its volumes show, which changes no generation."""
+    metadata = pod["metadata"]
+    generation = metadata.get("generation")
+    counted = generation if generation else json.dumps(pod["spec"], sort_keys=True)
+    if not any(map(_shows_metadata, pod["spec"].get("volumes") or ())):
+        return (counted,)
+    annotations = metadata.get("annotations") or {}
+    foreign = {key: value for key, value in annotations.items() if key not in (PLACED_ON, ATTEMPT)}
+    return (counted, metadata.get("labels") or {}, foreign)
+
+
+def _shows_metadata(volume: Manifest) -> bool:
+    sources = (volume.get("projected") or {}).get("sources") or ()
+    return any("downwardAPI" in one for one in (volume, *sources))
+
+
 class Builder:
     """Builds requests; fetches what pods refer to, one object at a time."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self.skipped: dict[str, tuple[str, ...]] = {}
+        """By UID: words about names in envFrom that no variable may have, to be told."""
 
     async def create(
         self, pod: Manifest, who: pod_pb2.PodIdentity, started: float
@@ -119,11 +143,17 @@ class Builder:
         def token(projection: Manifest) -> str | None:
             return tokens.get(json.dumps(projection, sort_keys=True))
 
+        services = await self._cluster.service_variables(pod)
+        allocatable = self._cluster.allocatable()
         failures: dict[str, Waiting] = {}
         for group in ("initContainers", "containers", "ephemeralContainers"):
             for container in pod["spec"].get(group) or ():
-                built = build(pod, container, objects)
+                built = build(pod, container, objects, allocatable=allocatable, services=services)
                 request.environment.append(built.environment)
+                if built.skipped:
+                    uid = pod["metadata"]["uid"]
+                    told = (*self.skipped.get(uid, ()), *built.skipped)
+                    self.skipped[uid] = tuple(dict.fromkeys(told))
                 if built.failure is not None:
                     failures[container["name"]] = built.failure
         for volume in pod["spec"].get("volumes") or ():

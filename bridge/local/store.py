@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -205,6 +205,18 @@ class Store:
     async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """`Cluster.get`."""
         return self._references.get((kind, namespace, name))
+
+    async def service_variables(self, pod: Manifest) -> list[tuple[str, str]]:
+        """`Cluster.service_variables`: there are no Services."""
+        return []
+
+    def allocatable(self) -> Mapping[str, str]:
+        """`Cluster.allocatable`: nobody has measured anything."""
+        return {}
+
+    def lacks(self, pod: Manifest) -> tuple[str, str] | None:
+        """`Cluster.lacks`: pods wait for room, as nobody else could run them."""
+        return None
 
     async def patch_status(
         self, pod: Manifest, status: Manifest, annotations: dict[str, str]

@@ -32,6 +32,12 @@ class View:
     now: str
 
 
+def foreign_conditions(pod: Manifest) -> Manifest:
+    """Status by type of the conditions that others write: readiness gates wait for some."""
+    told = (pod.get("status") or {}).get("conditions") or ()
+    return {one["type"]: one.get("status") for one in told if one["type"] not in OWNED}
+
+
 def conditions(view: View, before: Sequence[Manifest]) -> list[Manifest]:
     """The new list: foreign ones first, as they were, then the node's own."""
     old = {one["type"]: one for one in before}

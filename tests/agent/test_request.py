@@ -22,6 +22,12 @@ class Secrets:
     async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         return {"data": {".dockerconfigjson": self._text}}
 
+    async def service_variables(self, pod: Manifest) -> list[tuple[str, str]]:
+        return []
+
+    def allocatable(self) -> dict[str, str]:
+        return {}
+
     async def token(self, pod: Manifest, audience: str, seconds: int) -> str | None:
         return None
 
