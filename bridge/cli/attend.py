@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bridge.agent.request import identity
 from bridge.cli.follow import LogFollower
+from bridge.cli.interruption import held
 from bridge.cli.view.closing import gather
 from bridge.cli.wiring import Target, provider_of
 from bridge.local.control import ControlServer
@@ -45,6 +46,8 @@ class Manner:
     junit: Path | None = None
     exit_code_from: str = ""
     """POD or POD/CONTAINER whose exit code is the command's."""
+    leaves: bool = False
+    """Whether a signal only leaves: whoever came back to a run did not begin it."""
 
 
 async def attend(
@@ -64,7 +67,7 @@ async def attend(
         session = Session(run, provider, note=note or view.note)
         control = ControlServer(session)
         await control.start()
-        signals = _Signals(run.name, session.delete, view)
+        signals = _Signals(run.name, session.delete, view, leaves=manner.leaves)
         deadline = _Deadline(manner.timeout, session, view)
         showing = asyncio.create_task(
             show(
@@ -183,12 +186,20 @@ async def read_log(
 
 
 class _Signals:
-    """SIGINT and SIGTERM delete, a second one kills, a third leaves; SIGHUP only takes the
-    terminal away."""
+    """SIGINT and SIGTERM delete, a second one kills, a third leaves, or each leaves at once;
+    SIGHUP only takes the terminal away. What came before counts as if it came now."""
 
-    def __init__(self, name: str, on_delete: Callable[[float | None], None], view: View) -> None:
+    def __init__(
+        self,
+        name: str,
+        on_delete: Callable[[float | None], None],
+        view: View,
+        *,
+        leaves: bool = False,
+    ) -> None:
         self._name = name
         self._on_delete = on_delete
+        self._leaves = leaves
         self._view = view
         self._count = 0
         self.first: int | None = None
@@ -196,8 +207,17 @@ class _Signals:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        for came in held():
+            if came == signal.SIGHUP:
+                loop.call_soon(self._hang_up)
+            else:
+                loop.call_soon(self._stop, came)
 
     def _stop(self, number: int) -> None:
+        if self._leaves:
+            self._view.say(f"left; podbridge attach {self._name} comes back")
+            self._view.close()
+            os._exit(128 + number)
         self._count += 1
         if self.first is None:
             self.first = number

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from bridge.cli.interruption import hold
 from bridge.errors import Unavailable
 
 
@@ -35,6 +36,7 @@ def leave_to_background(log: Path, work: Callable[[], int], ready: Callable[[], 
         os._exit(0)
     code = 1
     try:
+        hold()
         _redirect(log)
         if may_begin := ready():
             os.write(writing, b"1")

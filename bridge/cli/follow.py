@@ -31,9 +31,10 @@ QUIET_SECONDS, TURN_SECONDS = 2.0, 10.0
 """While others wait: a stream gives way after so long without a byte, or after so long in all."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0
 """Seconds before a broken stream is opened again: doubling from the first to the longest."""
-NOT_FOUND_TRIES = 5
-"""Times that the log of an ended run may not be found: some 3 s, as a provider that has just
-started does not know every pod yet."""
+NOT_FOUND_TRIES = 14
+"""Times that the log of an ended run may not be found: some 40 s, as a provider that has just
+started, or looks on while another process runs the pods, hears of each only with its next list,
+and a busy engine lists slowly."""
 
 _log = logging.getLogger(__name__)
 

@@ -8,6 +8,21 @@ from collections.abc import Coroutine
 from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_came: list[int] = []
+
+
+def hold() -> None:
+    """From now on a signal waits for whoever takes `held`: what has begun must not be left by a
+    signal that comes before anybody can act on it. Handlers, unlike a mask, are no child's."""
+    for number in _NUMBERS:
+        signal.signal(number, lambda number, _: _came.append(number))
+
+
+def held() -> list[int]:
+    """The signals that have come since `hold`, in their order, each once."""
+    came = list(_came)
+    _came.clear()
+    return came
 
 
 async def until_interrupted(work: Coroutine[Any, Any, int]) -> int:

@@ -371,6 +371,7 @@ def _fresh_name(objects: Objects) -> str:
 
 def _enter(run: Run, target: Target, asked: Asked, timeout: float | None) -> int:
     from bridge.cli.attend import Manner, attend
+    from bridge.cli.interruption import hold
     from bridge.cli.view import make_view
     from bridge.cli.watch import watch
 
@@ -379,6 +380,7 @@ def _enter(run: Run, target: Target, asked: Asked, timeout: float | None) -> int
     if asked.detach:
         return _leave(run, target, manner)
     view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=asked.quiet)
+    hold()
     try:
         if run.attend():
             return asyncio.run(attend(run, target, view, manner))

@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from bridge.cli.attend import Manner, conclude, show
+from bridge.cli.interruption import held
 from bridge.cli.wiring import onlooker_of, synced, target_of
 from bridge.local.control import ControlClient
 from bridge.local.outcome import ExitCode, judge
@@ -37,6 +38,8 @@ async def watch(run: Run, view: View, manner: Manner) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, left.set)
+        if held():
+            left.set()
         showing = asyncio.create_task(
             show(
                 client.changes(),

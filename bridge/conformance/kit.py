@@ -257,7 +257,9 @@ class Kit:
         left: dict[str, Pod] = {one.uid: one for one in self._pods}
         problem = "not told gone"
         try:
-            async with asyncio.timeout(min(CLEAN, self.settings.timeout)):
+            # Who gives checks more time has a backend that needs it for this too.
+            limit = self.settings.timeout
+            async with asyncio.timeout(min(max(CLEAN, limit / 2), limit)):
                 await self._clean(left)
         except TimeoutError:
             pass

@@ -169,6 +169,10 @@ class Provider:
         record = self._tracker.records.get((identity.cluster, identity.uid))
         backend = record.backend if record is not None else None
         if record is None or backend is None or record.launched_at is None:
+            if self._tracker.read_only:
+                # Another process runs it, perhaps since the last list.
+                for one in self._tracker.backends.values():
+                    one.refresh()
             raise NotFound(f"pod {identity.namespace}/{identity.name} has no log here (yet)")
         adapter = backend.adapter
         if not isinstance(adapter, seam.Logs):

@@ -130,7 +130,7 @@ class World:
             self.follower.change(modified(pod))
 
     async def drained(self) -> bool:
-        return await self.follower.drain(10)
+        return await self.follower.drain(60)
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ def command(
         from bridge.cli.view.junit import check_writable
 
         check_writable(junit)
-    manner = Manner(logs, seconds_of(timeout), junit)
+    manner = Manner(logs, seconds_of(timeout), junit, leaves=True)
     target = target_of(run)
     if run.attendant is None:
         if run.deleting or _is_over(run):

@@ -101,16 +101,17 @@ async def _exec(target: Target, action: ExecAction, timeout: float | None) -> Ou
         return Outcome(Result.UNKNOWN, f"{target.adapter.name} cannot run commands in containers")
     output = bytearray()
     try:
-        async with asyncio.timeout(timeout):
-            channel = await target.adapter.exec(
-                target.identity, target.container, action.command, stdin=False, tty=False
-            )
-            try:
+        # How long its backend takes to start it says nothing of the container.
+        channel = await target.adapter.exec(
+            target.identity, target.container, action.command, stdin=False, tty=False
+        )
+        try:
+            async with asyncio.timeout(timeout):
                 while (piece := await channel.read())[0]:
                     output += piece[1][: OUTPUT_MAX - len(output)]
                 code = await channel.wait()
-            finally:
-                await channel.close()
+        finally:
+            await channel.close()
     except TimeoutError:
         return Outcome(Result.FAILURE, f"command timed out after {timeout:g}s")
     except BridgeError as error:
