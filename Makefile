@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check format generate bench lock clean help
+.PHONY: demo test unit check format generate bench fuzz lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
@@ -47,6 +47,9 @@ generate: $(STAMP) ## stubs from proto/, the capability matrix
 
 bench: $(STAMP)  ## the figures of the README, with this machine's size
 	@$(BIN)/python tools/bench.py
+
+fuzz: $(STAMP)   ## a million random and damaged inputs to SPDY and the WebSocket channels
+	@$(BIN)/python tools/fuzz_streams.py
 
 lock: $(STAMP)   ## the lock files anew, from pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv

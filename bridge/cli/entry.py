@@ -35,6 +35,8 @@ COMMANDS = {
     "delete": "Stop a run and remove what is left of it",
     "backends": "List the backends and what they can do",
     "config": "Show, check and change the configuration",
+    "up": "Join a cluster as a virtual node, with a provider of its own",
+    "kubelet": "Join a cluster as a virtual node, whose pods run at a provider",
     "provider": "Serve the backends to other processes, by the contract",
     "conformance": "Judge any provider by the contract, over the wire",
     "completion": "Print shell completion",

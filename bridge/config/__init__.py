@@ -7,6 +7,7 @@ default. A key below another is written with two underscores: `PODBRIDGE_PROVIDE
 
 from __future__ import annotations
 
+from bridge.config.cluster import Cluster, NodeConfig, default_nodes
 from bridge.config.loading import CONFIG_VARIABLE, check_text, find, load, set_value
 from bridge.config.models import (
     API_VERSION,
@@ -23,12 +24,15 @@ __all__ = [
     "API_VERSION",
     "CONFIG_VARIABLE",
     "BackendConfig",
+    "Cluster",
     "Config",
+    "NodeConfig",
     "OptionsModel",
     "Provider",
     "SecretRef",
     "Tls",
     "check_text",
+    "default_nodes",
     "duration",
     "find",
     "load",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bridge.addresses import is_local
 from bridge.config import source
+from bridge.config.cluster import problems
 from bridge.config.models import API_VERSION, BackendConfig, Config, OptionsModel, leaves
 from bridge.config.source import Path_, Source, join
 from bridge.config.values import nearest, shown
@@ -123,6 +124,9 @@ class _Loading:
         config = self._validate(Config, {**self.tree, "backends": ()}, ())
         if config is not None:
             self._tls(config)
+            names = [one.name for one in backends]
+            for field, words in problems(config.cluster, config.nodes, names):
+                self._add(field, words)
         self._unique()
         if self.violations or config is None:
             raise Invalid(violations=self.violations)
@@ -254,8 +258,9 @@ class _Loading:
             self._add(join(where), _words(one, secret=bool(_SECRETISH.search(str(where[-1:])))))
 
     def _unknown(self, path: Path_, known: Iterable[str]) -> None:
-        near = nearest(str(path[-1]), known)
-        hint = f'; did you mean "{near}"?' if near else ""
+        names = list(known)
+        near = nearest(str(path[-1]), names)
+        hint = f'; did you mean "{near}"?' if near else f"; allowed: {', '.join(sorted(names))}"
         self._add(join(path), f"unknown key{hint}")
 
     def _tls(self, config: Config) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from bridge.config.cluster import Cluster, NodeConfig, ServingCertificate
 from bridge.config.values import (
     Address,
     Cores,
@@ -115,6 +116,11 @@ class Config(_Strict):
     backends: tuple[BackendConfig, ...] = ()
     """Where pods can run, the preferred first. Default: none."""
 
+    cluster: Cluster = Cluster()
+    """The cluster that `podbridge up` joins. Default: as its fields say."""
+    nodes: tuple[NodeConfig, ...] = ()
+    """The virtual nodes there. Default: one, with all backends."""
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def backend(self, name: str) -> BackendConfig:
@@ -167,7 +173,8 @@ def schema(types: Iterable[str] = (), options_model: OptionsModel | None = None)
     """
     out = Config.model_json_schema(by_alias=True)
     definitions = out["$defs"]
-    for model in (Config, Provider, Tls, BackendConfig):
+    parts = (Config, Provider, Tls, BackendConfig, Cluster, NodeConfig, ServingCertificate)
+    for model in parts:
         node = out if model is Config else definitions[model.__name__]
         _describe(node, model)
     backend = definitions["BackendConfig"]

@@ -1,0 +1,1 @@
+"""The kubelet shim: a virtual node of a cluster, whose pods run at a provider."""

@@ -1,0 +1,310 @@
+"""Who we are: to the API server (over real TLS), to the clouds, and among replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubelet import apiserver
+from kubelet.apiserver import ApiServer
+from kubelet.test_certificates import AUTHORITY, csr_of
+
+from bridge.errors import BridgeError, Invalid, NotFound, Unauthorized, Unavailable
+from bridge.kubelet import credentials as loading
+from bridge.kubelet.certificates import Store, into, serving
+from bridge.kubelet.client import Forbidden
+from bridge.kubelet.credentials import Credentials, from_kubeconfig
+from bridge.kubelet.identity import (
+    BOOT_ID,
+    cluster_id,
+    node_credentials,
+    own_address,
+    replica,
+    server_version,
+    serving_pair,
+)
+
+UID = "0c8b4c3e-2f4d-4a53-9d0c-5f1f3f1d2a4b"
+CSRS = "certificatesigningrequests"
+
+
+class One:
+    """An API that answers one thing."""
+
+    def __init__(self, answer: dict[str, Any] | BridgeError) -> None:
+        self.answer = answer
+
+    async def get(self, path: str) -> dict[str, Any]:
+        if isinstance(self.answer, BridgeError):
+            raise self.answer
+        return self.answer
+
+
+async def test_the_cluster_is_its_kube_system() -> None:
+    there = One({"metadata": {"uid": UID}})
+    assert await cluster_id(there, None) == UID
+    assert await cluster_id(One(NotFound("")), "configured") == "configured"
+
+
+@pytest.mark.parametrize("answer", [Forbidden("may not"), NotFound("none"), {"metadata": {}}])
+async def test_a_cluster_that_does_not_say_which_it_is(answer: Any) -> None:
+    with pytest.raises(Invalid, match=r"cluster\.id: missing"):
+        await cluster_id(One(answer), None)
+
+
+async def test_a_cluster_that_is_away_is_no_mistake() -> None:
+    with pytest.raises(Unavailable):
+        await cluster_id(One(Unavailable("away")), None)
+
+
+async def test_the_version() -> None:
+    assert await server_version(One({"gitVersion": "v1.36.3"})) == "v1.36.3"
+    with pytest.raises(Unavailable, match="is it one"):
+        await server_version(One({"paths": []}))
+
+
+# A node of its own.
+
+
+def server_tls() -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    into(made, AUTHORITY.pair("api", time.time() - 60, wanted=serving("api", (), ("127.0.0.1",))))
+    made.load_verify_locations(cadata=AUTHORITY.pem.decode())
+    made.verify_mode = ssl.CERT_OPTIONAL
+    return made
+
+
+def kubeconfig(folder: Path, server: str) -> Path:
+    path = folder / "bootstrap.kubeconfig"
+    ca = base64.b64encode(AUTHORITY.pem).decode()
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [
+            {"name": "x", "cluster": {"server": server, "certificate-authority-data": ca}}
+        ],
+        "users": [{"name": "x", "user": {"token": "abcdef.secretsecret0000"}}],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def loader(path: Path) -> Callable[[], Credentials]:
+    return lambda: from_kubeconfig([path], env={})
+
+
+@asynccontextmanager
+async def greeter() -> AsyncIterator[str]:
+    """A TLS server that says who the client is, by its certificate."""
+
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found = (writer.get_extra_info("peercert") or {}).get("subject", ())
+        names = dict(pair for one in found for pair in one)
+        writer.write(f"{names.get('commonName')} {names.get('organizationName')}".encode())
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=server_tls())
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def greeted(credentials: Credentials) -> str:
+    port = int(credentials.server.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=credentials.tls())
+    text = (await reader.read()).decode()
+    writer.close()
+    return text
+
+
+async def test_a_node_with_a_certificate_shows_it_and_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "LOOK", 0.0)
+    store = Store(tmp_path / "n", "client")
+    store.save(AUTHORITY.pair("n", time.time() - 60))
+    async with greeter() as address:
+        path = kubeconfig(tmp_path, address)
+        credentials = await node_credentials(loader(path), store, "n")
+        assert await credentials.authorization(False) == ""
+        assert "secret" not in repr(credentials)
+        first = credentials.tls()
+        assert await greeted(credentials) == "system:node:n system:nodes"
+        assert credentials.tls() is first
+        store.save(AUTHORITY.pair("n", time.time() - 60))
+        second = credentials.tls()
+        assert second is not first
+        # Half a file, or none, changes nothing.
+        store.path.write_text("nothing")
+        assert credentials.tls() is second
+        store.path.unlink()
+        assert credentials.tls() is second
+
+
+async def test_a_node_without_one_asks_with_its_bootstrap_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(apiserver.KINDS, CSRS, "CertificateSigningRequest")
+    store = Store(tmp_path / "n", "client")
+    async with ApiServer.started(server_tls()) as server:
+        getting = asyncio.ensure_future(
+            node_credentials(loader(kubeconfig(tmp_path, server.address)), store, "n")
+        )
+        await server.until(lambda: server.made("POST", CSRS))
+        [request] = server.made("POST", CSRS)
+        assert request.headers["Authorization"] == "Bearer abcdef.secretsecret0000"
+        assert not getting.done()
+        name = request.body["metadata"]["name"]
+        made = server.objects[CSRS, "", name]
+        signed = AUTHORITY.sign(csr_of(request.body), time.time() - 60, 3600)
+        server.put(CSRS, {**made, "status": {"certificate": base64.b64encode(signed).decode()}})
+        credentials = await asyncio.wait_for(getting, 10)
+    assert await credentials.authorization(False) == ""
+    found = store.load()
+    assert found is not None
+    assert found.name == "system:node:n"
+
+
+async def test_a_bootstrap_token_that_is_over_and_a_certificate_too(tmp_path: Path) -> None:
+    store = Store(tmp_path / "n", "client")
+    store.save(AUTHORITY.pair("n", time.time() - 7200, 3600))
+    async with ApiServer.started(server_tls()) as server:
+        server.fail("GET", CSRS, 401, status={"message": "Unauthorized"}, times=3)
+        path = kubeconfig(tmp_path, server.address)
+        with pytest.raises(Unauthorized) as caught:
+            await node_credentials(loader(path), store, "n")
+    assert "client.pem expired at" in str(caught.value)
+    assert "bootstrap.kubeconfig, context x got no new one" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_certificate_of_another_node_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "n", "client")
+    store.save(AUTHORITY.pair("m", time.time() - 60))
+    path = kubeconfig(tmp_path, "https://127.0.0.1:1")
+    with pytest.raises(Invalid, match="is for system:node:m, not for system:node:n"):
+        await node_credentials(loader(path), store, "n")
+
+
+async def test_a_certificate_that_begins_later_is_a_clock_that_is_wrong(tmp_path: Path) -> None:
+    store = Store(tmp_path / "n", "client")
+    store.save(AUTHORITY.pair("n", time.time() + 7200))
+    path = kubeconfig(tmp_path, "https://127.0.0.1:1")
+    with pytest.raises(Invalid, match="is the clock right"):
+        await node_credentials(loader(path), store, "n")
+
+
+async def test_plain_text_proves_nothing(tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path, "http://127.0.0.1:1")
+    with pytest.raises(Invalid, match="allowed: https"):
+        await node_credentials(loader(path), Store(tmp_path / "n", "client"), "n")
+
+
+# Where we are.
+
+
+def test_the_address_at_which_we_are_reached() -> None:
+    assert own_address("https://api:6443", {"POD_IP": "10.1.2.3"}) == "10.1.2.3"
+    assert own_address("https://127.0.0.1:6443", {}) == "127.0.0.1"
+    with pytest.raises(Invalid, match="POD_IP"):
+        own_address("https://127.0.0.1", {"POD_IP": "here"})
+    with pytest.raises(Unavailable, match="no way to"):
+        own_address("https://no-such-host.invalid", {})
+
+
+# Among replicas.
+
+
+def test_a_replica_keeps_its_name_while_its_folder_lives(tmp_path: Path) -> None:
+    first = replica(tmp_path / "n", "n")
+    assert first.identity.startswith("n_")
+    assert not first.returning
+    assert stat.S_IMODE((tmp_path / "n" / "replica").stat().st_mode) == 0o600
+    # While it lives nobody else is it.
+    second = replica(tmp_path / "n", "n")
+    assert second.identity != first.identity
+    assert not second.returning
+    first.close()
+    again = replica(tmp_path / "n", "n")
+    assert (again.identity, again.returning) == (first.identity, True)
+    again.close()
+    second.close()
+
+
+def test_a_replica_whose_process_died_is_back(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from bridge.kubelet.identity import replica\n"
+        "print(replica(pathlib.Path(sys.argv[1]), 'n').identity, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stdout is not None
+        name = child.stdout.readline().strip()
+        other = replica(tmp_path, "n")
+        assert other.identity != name
+        child.kill()
+        child.wait()
+    again = replica(tmp_path, "n")
+    assert (again.identity, again.returning) == (name, True)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "nonsense",
+        f"n_{UID} another-boot",
+        f"m_{UID} {BOOT_ID.read_text().strip()}",
+        f"n_not-a-uuid {BOOT_ID.read_text().strip()}",
+        "\xff" * 1000,
+    ],
+)
+def test_a_name_from_elsewhere_is_not_taken(tmp_path: Path, content: str) -> None:
+    (tmp_path / "replica").write_text(content, "latin-1")
+    made = replica(tmp_path, "n")
+    assert not made.returning
+    assert UID not in made.identity
+    made.close()
+    again = replica(tmp_path, "n")
+    assert (again.identity, again.returning) == (made.identity, True)
+    again.close()
+
+
+def test_where_nothing_can_be_kept_the_name_is_new(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    made = replica(tmp_path / "file" / "n", "n")
+    assert made.identity.startswith("n_")
+    assert not made.returning
+    made.close()
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_serving_key_from_a_variable_is_never_shown(tmp_path: Path) -> None:
+    from bridge.config.values import SecretRef
+
+    pair = AUTHORITY.pair("n", time.time() - 60, wanted=serving("n", ("n",), ()))
+    (tmp_path / "c.pem").write_bytes(pair.certificate)
+    with pytest.raises(Invalid) as caught:
+        serving_pair(tmp_path / "c.pem", SecretRef("env", "KEY"), {"KEY": "hush"}, time.time())
+    assert "hush" not in str(caught.value)
