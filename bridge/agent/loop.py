@@ -337,8 +337,9 @@ class Agent:
                 await self._end(entry, _grace(entry.pod))
         elif not over:
             wake = await self._keep(entry)
-        elif entry.facts is not None and not self._has_ended(entry):
-            # Somebody else has written its end: nothing of it may run on.
+        elif entry.accepted == self._epoch.name and self._runs(entry):
+            # Somebody else has written its end: nothing of it may run on. Of what a provider that
+            # has started anew tells before it was asked, nothing is known yet.
             await self._end(entry, _grace(entry.pod))
         await self._report(entry)
         if entry.pod is not None and deleting and self._has_ended(entry):
