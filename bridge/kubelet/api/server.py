@@ -1,0 +1,263 @@
+"""The listener: TLS, who gets in, which path is whose, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from aiohttp import hdrs, web
+
+from bridge.agent.provider import ProviderClient
+from bridge.errors import Unavailable
+from bridge.kubelet.api.auth import Gatekeeper, Reviews
+from bridge.kubelet.api.connection import connection
+from bridge.kubelet.api.exec import Commands
+from bridge.kubelet.api.forward import Forwards
+from bridge.kubelet.api.logs import Logs
+from bridge.kubelet.api.node import NodeInfo
+from bridge.kubelet.api.pods import Pods
+from bridge.kubelet.api.stats import Stats
+from bridge.kubelet.api.tls import LiveContext
+from bridge.kubelet.api.usage import Meters
+
+PORT = 10250
+REQUESTS = 1024
+"""Requests at once, logs and streams that go on included. More are told to come again."""
+HANDSHAKE = 10.0
+"""Seconds for a TLS handshake."""
+FAREWELL = 2.0
+"""Seconds for the other end to agree that a TLS connection ends, and for requests that are cut off
+to let go of what they hold."""
+
+_PROXY = ("proxy",)
+"""What a path needs that is not the kubelet's own kind (KEP-2862): the right to everything."""
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = logging.getLogger(__name__)
+
+
+class _Route(NamedTuple):
+    path: str
+    handler: _Handler
+    methods: tuple[str, ...] = ("GET",)
+    subresources: tuple[str, ...] = _PROXY
+    """Of `nodes`: one of them must be allowed. They are asked for in this order."""
+
+
+class KubeletApi:
+    """The HTTPS API of one node. Use as a context manager, or call `start` and `stop`.
+
+    `context` gives the TLS context of new connections (`tls.server_context` makes one): it is asked
+    at the start, and again by `reload`, after a certificate or the client CAs have changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        node: str,
+        pods: Pods,
+        provider: ProviderClient,
+        reviews: Reviews,
+        context: Callable[[], ssl.SSLContext],
+        address: str = "0.0.0.0",  # noqa: S104 - the API server comes from elsewhere
+        port: int = PORT,
+        problem: Callable[[], str] = lambda: "",
+        calls: Mapping[tuple[str, str, int], int] | None = None,
+        configuration: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._address = address
+        self._port = port
+        self._context = context
+        self._live: LiveContext | None = None
+        self._gate = Gatekeeper(reviews, clock=clock)
+        self._configuration = {"address": address, "port": port, **(configuration or {})}
+        self._info = NodeInfo(
+            pods,
+            node,
+            problem=problem,
+            calls={} if calls is None else calls,
+            configuration=self._configuration,
+            clock=clock,
+        )
+        self._logs = Logs(pods, provider)
+        self._commands = Commands(pods, provider)
+        self._forwards = Forwards(pods, provider)
+        self._stats = Stats(Meters(pods, provider, cluster, node, clock=clock), node)
+        self._needs: dict[web.AbstractRoute, tuple[str, ...]] = {}
+        self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._serving: dict[asyncio.Task[Any], web.Request] = {}
+
+    async def __aenter__(self) -> KubeletApi:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        if self._listener is None or not self._listener.sockets:
+            return self._port
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listens. Unavailable: the address is not free, or not ours. Or what `context` raises."""
+        self._live = LiveContext(self._context())
+        runner = web.AppRunner(
+            self._application(),
+            handler_cancellation=True,
+            shutdown_timeout=FAREWELL,
+        )
+        await runner.setup()
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: connection(runner.server),
+                self._address,
+                self._port,
+                ssl=self._live,
+                ssl_handshake_timeout=HANDSHAKE,
+                ssl_shutdown_timeout=FAREWELL,
+            )
+        except OSError as error:
+            await runner.cleanup()
+            where = f"{self._address}:{self._port}"
+            raise Unavailable(f"cannot listen on {where}: {error.strerror or error}") from None
+        self._runner = runner
+        self._configuration["port"] = self.port
+
+    def reload(self) -> None:
+        """New connections meet a new context; idle ones are closed, busy ones once they are done:
+        whom an old CA has let in must show their certificate anew. What `context` raises is raised,
+        and all stays as it is."""
+        if self._live is None or self._runner is None or self._runner.server is None:
+            return
+        self._live.current = self._context()
+        busy = {request.protocol for request in self._serving.values()}
+        for one in self._runner.server.connections:
+            if one not in busy:
+                one.force_close()
+
+    async def stop(self) -> None:
+        """Ends every request and closes every connection. May be repeated."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        runner, self._runner = self._runner, None
+        if runner is None or runner.server is None:
+            return
+        transports = [one.transport for one in runner.server.connections]
+        if serving := list(self._serving):
+            for task in serving:
+                task.cancel()
+            _, late = await asyncio.wait(serving, timeout=FAREWELL)
+            if late:
+                _log.warning("%d requests did not end within %g seconds", len(late), FAREWELL)
+        await runner.cleanup()
+        await self._gate.close()
+        for transport in transports:
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[self._admit])
+        app.on_response_prepare.append(_plain_headers)
+        for route in self._routes():
+            for method in route.methods:
+                added = app.router.add_route(method, route.path, route.handler)
+                self._needs[added] = route.subresources
+        return app
+
+    def _routes(self) -> list[_Route]:
+        both = ("GET", "POST")
+        info, pod = self._info, "{namespace}/{pod}"
+        routes = [
+            _Route(f"/containerLogs/{pod}/{{container}}", self._logs.get),
+            _Route(f"/portForward/{pod}", self._forwards.forward, both),
+            _Route(f"/portForward/{pod}/{{uid}}", self._forwards.forward, both),
+            _Route("/stats/summary", self._stats.summary, both, ("stats",)),
+            _Route("/metrics/resource", self._stats.resource, subresources=("metrics",)),
+            _Route("/metrics", info.metrics, subresources=("metrics",)),
+            _Route("/pods", info.pods, subresources=("pods", "proxy")),
+            _Route("/healthz", info.healthz, subresources=("healthz", "proxy")),
+            _Route("/configz", info.configz, subresources=("configz", "proxy")),
+        ]
+        for handler, word in ((self._commands.exec, "exec"), (self._commands.attach, "attach")):
+            routes += [
+                _Route(f"/{word}/{pod}/{{container}}", handler, both),
+                _Route(f"/{word}/{pod}/{{uid}}/{{container}}", handler, both),
+            ]
+        for path in ("/runningpods", "/runningpods/"):
+            routes.append(_Route(path, info.running_pods, subresources=("pods", "proxy")))
+        # What is not there is told to those who might have it if it were.
+        for word, subresource in (("stats", "stats"), ("metrics", "metrics")):
+            path = f"/{word}/{{rest:.*}}"
+            routes.append(_Route(path, _absent, tuple(_METHODS), (subresource,)))
+        for path in ("/logs", "/logs/{rest:.*}"):
+            routes.append(_Route(path, _no_node_logs, tuple(_METHODS), ("log",)))
+        return routes
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """The way of every request, those to paths that are not there included."""
+        task = asyncio.current_task()
+        live = self._live
+        if task is None or live is None:
+            raise web.HTTPServiceUnavailable(text="not serving")
+        self._serving[task] = request
+        try:
+            user = await self._gate.authenticate(request, live.current)
+            needs = self._needs.get(request.match_info.route, _PROXY)
+            await self._gate.authorize(user, request.method, needs)
+            if len(self._serving) > REQUESTS:
+                raise web.HTTPServiceUnavailable(
+                    text="too many requests at once", headers={"Retry-After": "1"}
+                )
+            if request.match_info.http_exception is None:
+                self._info.requests[request.method, request.path.split("/", 2)[1]] += 1
+            return await handler(request)
+        except web.HTTPException as refusal:
+            if refusal.status in {401, 403}:
+                # Who is not let in holds no connection.
+                refusal.force_close()
+            raise
+        finally:
+            del self._serving[task]
+            self._close_outdated(request, live)
+
+    def _close_outdated(self, request: web.Request, live: LiveContext) -> None:
+        """What `reload` found busy is closed once its answer is out."""
+        transport = request.transport
+        shown = transport.get_extra_info("ssl_object") if transport is not None else None
+        if shown is not None and shown.context is not live.current:
+            request.protocol.close()
+
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+async def _absent(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound(text="404 page not found\n")
+
+
+async def _no_node_logs(_: web.Request) -> web.StreamResponse:
+    # The kubelet's words where enableSystemLogHandler is off.
+    raise web.HTTPMethodNotAllowed("", (), text="logs endpoint is disabled.\n")
+
+
+async def _plain_headers(_: web.Request, response: web.StreamResponse) -> None:
+    # Whom we answer need not know by what; and what a pod has written is no page.
+    response.headers.popall(hdrs.SERVER, None)
+    response.headers["X-Content-Type-Options"] = "nosniff"
