@@ -1,15 +1,16 @@
 # The two that matter: `make demo` shows it, `make test` proves it. Both make what they need.
 
 PYTHON ?= python3
+ON ?= process
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check format generate bench fuzz lock clean help
+.PHONY: demo test unit check format generate bench control-plane cluster fuzz lock clean help
 
 help:            ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
 
 $(STAMP): requirements.lock requirements-dev.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there: install Python 3.11 or newer"; exit 2; }
@@ -47,6 +48,13 @@ generate: $(STAMP) ## stubs from proto/, the capability matrix
 
 bench: $(STAMP)  ## the figures of the README, with this machine's size
 	@$(BIN)/python tools/bench.py
+
+control-plane: $(STAMP) ## builds a real control plane from its Go modules, once (10 minutes cold)
+	@$(BIN)/python -m tools.control_plane.build
+
+cluster: control-plane ## runs that with a virtual node until Ctrl-C; ON=engine for containers
+	@$(BIN)/python -m tools.control_plane.run --metrics --trusting -- \
+	  $(abspath $(BIN))/podbridge up --on $(ON) --no-taint
 
 fuzz: $(STAMP)   ## a million random and damaged inputs to SPDY and the WebSocket channels
 	@$(BIN)/python tools/fuzz_streams.py

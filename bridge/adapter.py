@@ -119,6 +119,15 @@ class Containers(Protocol):
         """Begins to end one container: stop signal, `grace` seconds, kill; returns at once."""
 
 
+@runtime_checkable
+class Sandboxes(Protocol):
+    """Holds something for a pod besides its containers: an address, namespaces, ports of a host."""
+
+    async def stop_sandbox(self, identity: Identity) -> None:
+        """Lets go of it, since the pod has ended and its end is known; logs and files stay until
+        the deletion (CRI's StopPodSandbox). Again, or unknown: nothing to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogOptions:
     """Which part of a container's log. Times are seconds since the epoch."""

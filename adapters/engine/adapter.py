@@ -170,6 +170,14 @@ class Adapter(Abilities):
             await self._end([runs[0] for runs in pod.runs.values()], grace)
         self._notices.tell(identity)
 
+    async def stop_sandbox(self, identity: Identity) -> None:
+        """Ends the pause container of a pod whose work has ended, and with it the namespaces, the
+        address and the host's ports."""
+        async with self._launcher.lock(identity.key):
+            pod = await self._sight.pod(identity)
+            if pod.pause is not None and pod.has_ended:
+                await self._end([pod.pause], 0)
+
     async def kill(self, identity: Identity, container: str, grace: float) -> None:
         """Begins to end the container's latest run."""
         async with self._launcher.lock(identity.key):

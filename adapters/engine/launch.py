@@ -200,7 +200,7 @@ class Launcher:
             raise
         except Conflict:
             pod = await self._sight.pod(identity)
-            if pod.pause is None or pod.pause.is_over or pod.runs:
+            if pod.pause is None or pod.runs:
                 return
             made = pod.pause.id
         else:
@@ -266,9 +266,14 @@ class Launcher:
             await self._launch(workload, pod, container, restart)
 
     def _may_be_empty(self, workload: Workload, pod: Pod, pause: Entry) -> bool:
-        """Whether a provider may have died before the pod's volumes were filled: none of its
-        containers was made, and it was not us who made the pod."""
-        if pod.runs or pause.is_over or workload.identity.key in self._memory.filled:
+        """Whether a provider may have died before the pod was whole: none of its containers was
+        made, and it was not us who made the pod. A pause container that has ended by then (a start
+        may end with whoever asked for it) is started again: nothing has run beside it."""
+        if pod.runs:
+            return False
+        if pause.is_over:
+            return True
+        if workload.identity.key in self._memory.filled:
             return False
         return pause.is_new or volumes.are_filled(workload)
 

@@ -123,6 +123,14 @@ class Pod:
         """Engines list in any order; this one is by age."""
         return (self.pause.created if self.pause is not None else 0.0, self.identity.key)
 
+    @property
+    def has_ended(self) -> bool:
+        """Nothing runs and every main container was made: the end of the pause container is then
+        no loss (see `_was_lost`)."""
+        mains = _words(self.pause, "mains") if self.pause is not None else []
+        runs = [one for found in self.runs.values() for one in found]
+        return all(map(self.runs.get, mains)) and all(one.is_over or one.is_new for one in runs)
+
     def run(self, container: str, restart: int) -> Entry | None:
         """That run, where it is there."""
         found = self.runs.get(container, [])
@@ -275,8 +283,9 @@ def _words(one: Entry, label: str) -> list[str]:
 
 
 def _was_lost(pod: Pod, pause: Entry, facts: Mapping[str, Fact]) -> bool:
-    """Whether the pause container ended before the pod's own work had."""
-    if not pause.is_over:
+    """Whether the pause container ended before the pod's own work had. Before that work had begun
+    there was nothing to lose: it is started again."""
+    if not pause.is_over or not pod.runs:
         return False
     fact = facts.get(pause.id)
     died = fact.state.finished_at if fact and isinstance(fact.state, Exit) else pause.created

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
-from adapters.engine.client import Conflict, Engine, part
+from adapters.engine.client import Conflict, Engine, Refused, part
 from bridge.errors import BridgeError, NotFound
 
+_ENDED = "container state improper"
 _AGAIN = 1.0
 """Seconds until a kill that the engine did not take is tried again."""
 
@@ -81,3 +82,7 @@ class Stops:
             )
         except (NotFound, Conflict):
             return  # It has ended.
+        except Refused as error:
+            # Podman, of one that has ended and was not seen to yet.
+            if _ENDED not in error.message:
+                raise

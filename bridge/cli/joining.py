@@ -5,24 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import aclosing
-from pathlib import Path
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from bridge.cli.wiring import Target, provider_of
-from bridge.errors import BridgeError, Invalid, Unauthorized, Unavailable, Violation
+from bridge.errors import BridgeError, Invalid, Unauthorized, Unavailable
 
 if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
     from bridge.agent.loop import ProviderNote
     from bridge.agent.provider import ProviderClient
-    from bridge.config import Config, NodeConfig
+    from bridge.config import Cluster, Config, NodeConfig
     from bridge.kubelet.client import ApiClient
+    from bridge.kubelet.cluster import ApiCluster
     from bridge.kubelet.credentials import Credentials
     from bridge.kubelet.node import NodeSpec
-    from bridge.kubelet.shim import Shim
+    from bridge.kubelet.rotation import Announce
+    from bridge.kubelet.serving import Certificates, Serving
+    from bridge.kubelet.upkeep import NodeUpkeep
 
 PATIENCE = 10.0
 """Seconds that the API server, and the provider, may take to answer before the command gives up."""
@@ -30,68 +37,174 @@ PATIENCE = 10.0
 
 async def join(config: Config, target: Target) -> int:
     """Keeps the configured nodes until SIGINT or SIGTERM. Pods run on when it stops."""
-    import bridge
     from bridge.config import default_nodes
+
+    nodes = default_nodes(config.nodes)
+    for index, one in enumerate(nodes):
+        _check_serving(one, f"nodes[{index}]" if config.nodes else "nodes[0]")
+    async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(provider_of(target))
+        joined = [await _join(config, one, provider, stack) for one in nodes]
+        names = ", ".join(one.name for one in nodes)
+        client, git_version = joined[0].client, joined[0].git_version
+        server = client.credentials.server
+        click.echo(f"joining {server} ({git_version}) as {names}; Ctrl-C leaves")
+        return await _keep([run for one in joined for run in one.tasks])
+
+
+class _Joined(NamedTuple):
+    """What keeps one node, not started."""
+
+    client: ApiClient
+    git_version: str
+    tasks: Sequence[Coroutine[Any, Any, None]]
+
+
+async def _join(
+    config: Config, node: NodeConfig, provider: ProviderClient, stack: AsyncExitStack
+) -> _Joined:
+    """Looks whether the API server and the provider take us, and makes the node's shim."""
+    import bridge
+    from bridge.kubelet.certificates import Store
+    from bridge.kubelet.certificates import client as client_certificate
     from bridge.kubelet.client import ApiClient
-    from bridge.kubelet.credentials import in_cluster, load
     from bridge.kubelet.identity import cluster_id, replica
+    from bridge.kubelet.rotation import CertificateKeeper
     from bridge.kubelet.shim import Shim
 
     cluster = config.cluster
-    _only_what_there_is(config)
-    path = Path(cluster.kubeconfig) if cluster.kubeconfig is not None else None
-    if cluster.identity == "service-account":
-        credentials = in_cluster()
-    else:
-        credentials = load(path, cluster.context)
+    credentials = await _credentials(cluster, node.name)
+    agent = f"podbridge/{bridge.__version__}"
+    client = await stack.enter_async_context(ApiClient(credentials, user_agent=agent))
+    git_version = await _version(client)
+    id_ = await cluster_id(client, cluster.id)
+    await _answers(provider, id_)
+    folder = _folder(cluster, id_, node.name)
+    spec = spec_of(node, id_, credentials)
     address = cluster.api_server_address
     host, _, port = address.rpartition(":") if address else ("", "", "")
-    async with (
-        ApiClient(credentials, user_agent=f"podbridge/{bridge.__version__}") as client,
-        provider_of(target) as provider,
-    ):
-        git_version = await _version(client)
-        id_ = await cluster_id(client, cluster.id)
-        await _answers(provider, id_)
-        shims = [
-            Shim(
-                credentials,
-                client,
-                provider,
-                spec_of(one, id_, credentials),
-                replica=replica(cluster.folder(os.environ) / one.name, one.name),
-                git_version=git_version,
-                api_server=(host.strip("[]"), int(port)) if address else None,
-                note=_say,
+    shim = Shim(
+        credentials,
+        client,
+        provider,
+        spec,
+        replica=replica(folder, node.name),
+        git_version=git_version,
+        api_server=(host.strip("[]"), int(port)) if address else None,
+        note=_say,
+        serve=_Api(cluster, node, spec, client, provider, folder),
+    )
+    tasks = [shim.run()]
+    if cluster.identity == "node":
+        store, wanted = Store(folder, "client"), client_certificate(node.name)
+        tasks.append(CertificateKeeper(client, store, wanted, announce=_announce).run())
+    return _Joined(client, git_version, tasks)
+
+
+def _folder(cluster: Cluster, id_: str, node: str) -> Path:
+    """Of a node's own state: another cluster may have a node of that name, and other CAs."""
+    return cluster.folder(os.environ) / id_ / node
+
+
+async def _credentials(cluster: Cluster, node: str) -> Credentials:
+    """Who we are, as configured."""
+    from bridge.kubelet.certificates import Store
+    from bridge.kubelet.client import ApiClient
+    from bridge.kubelet.credentials import in_cluster, load
+    from bridge.kubelet.identity import node_credentials
+
+    if cluster.identity == "service-account":
+        return in_cluster()
+    if cluster.identity == "kubeconfig":
+        return load(cluster.kubeconfig, cluster.context)
+
+    def base() -> Credentials:
+        return load(cluster.bootstrap_kubeconfig)
+
+    assert cluster.id is not None, "the configuration asks for it (bridge.config.cluster)"
+    store = Store(_folder(cluster, cluster.id, node), "client")
+    if store.load() is None:
+        # Whoever waits for a certificate waits for an approval, not for a server that is not there.
+        async with ApiClient(base()) as client:
+            await _version(client)
+    return await node_credentials(base, store, node, announce=_announce)
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """Makes a node's HTTPS API (`bridge.kubelet.shim.Serve`)."""
+
+    cluster: Cluster
+    node: NodeConfig
+    spec: NodeSpec
+    client: ApiClient
+    provider: ProviderClient
+    folder: Path
+
+    def __call__(self, pods: ApiCluster, upkeep: NodeUpkeep, announce: Announce) -> Serving:
+        from bridge.kubelet.api.auth import ApiReviews
+        from bridge.kubelet.api.server import KubeletApi
+        from bridge.kubelet.serving import Serving, cas_from, configuration
+
+        spec, client = self.spec, self.client
+
+        def api(context: Callable[[], ssl.SSLContext]) -> KubeletApi:
+            return KubeletApi(
+                cluster=spec.cluster,
+                node=spec.name,
+                pods=pods,
+                provider=self.provider,
+                reviews=ApiReviews(client, spec.name),
+                context=context,
+                address=_anywhere(spec.address),
+                port=spec.port,
+                problem=lambda: upkeep.problem or pods.problem,
+                calls=client.calls,
+                configuration=configuration(spec),
             )
-            for one in default_nodes(config.nodes)
-        ]
-        names = ", ".join(one.name for one in default_nodes(config.nodes))
-        click.echo(f"joining {credentials.server} ({git_version}) as {names}; Ctrl-C leaves")
-        return await _keep(shims)
+
+        cas = cas_from(self.cluster.client_ca, client)
+        return Serving(api, self._certificates(announce), cas, announce)
+
+    def _certificates(self, announce: Announce) -> Certificates:
+        from bridge.kubelet.certificates import Store
+        from bridge.kubelet.serving import FromCluster, FromFiles
+
+        serving = self.node.serving
+        if serving.cert is not None and serving.key is not None:
+            return FromFiles(serving.cert, serving.key)
+        store = Store(self.folder, "serving")
+        name, address = self.spec.name, self.spec.address
+        return FromCluster(self.client, store, name, address, serving.self_signed, announce)
 
 
-def _only_what_there_is(config: Config) -> None:
-    """Refuses what can be configured, and this command cannot do yet."""
-    wrong = []
-    if config.cluster.identity == "node":
-        words = "found node; allowed: kubeconfig or service-account: give a kubeconfig that has the"
-        wrong.append(Violation("cluster.identity", f"{words} node's certificate"))
-    wrong += [
-        Violation(f"nodes[{index}].serving", "there is no kubelet's API to serve yet: leave it out")
-        for index, one in enumerate(config.nodes)
-        if one.serving != type(one.serving)()
-    ]
-    if wrong:
-        raise Invalid(violations=wrong)
+def _anywhere(address: str) -> str:
+    """Where to listen for what comes to `address`: that one may be another machine's, in front."""
+    return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - the API server comes from elsewhere
 
 
-async def _keep(shims: Sequence[Shim]) -> int:
+def _check_serving(node: NodeConfig, where: str) -> None:
+    """Invalid for a certificate that is none; Unavailable where another one has the port."""
+    from bridge.kubelet.serving import FromFiles
+
+    if node.serving.cert is not None and node.serving.key is not None:
+        FromFiles(node.serving.cert, node.serving.key).load()
+    family = socket.AF_INET6 if node.address and ":" in node.address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_anywhere(node.address or ""), node.port))
+        except OSError as error:
+            words = f"port {node.port} for the kubelet's API: {error.strerror or error}"
+            raise Unavailable(f"{words}; choose another one: {where}.port") from None
+
+
+async def _keep(tasks: Sequence[Coroutine[Any, Any, None]]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    nodes = [asyncio.create_task(one.run(), name="shim") for one in shims]
+    nodes = [asyncio.create_task(one, name="node") for one in tasks]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait([*nodes, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -111,6 +224,10 @@ def _say(note: ProviderNote) -> None:
     click.echo(f"the provider is {words}", err=True)
 
 
+def _announce(_: str, __: str, message: str) -> None:
+    click.echo(message, err=True)
+
+
 def spec_of(node: NodeConfig, cluster: str, credentials: Credentials) -> NodeSpec:
     """The node as the shim takes it."""
     from bridge.kubelet.identity import own_address
@@ -128,7 +245,6 @@ def spec_of(node: NodeConfig, cluster: str, credentials: Credentials) -> NodeSpe
         zone=node.zone or "",
         architecture=node.architecture or "",
         capacity_type=node.capacity_type or "",
-        declared=(),
     )
 
 

@@ -118,6 +118,11 @@ class Cluster(_Strict):
     bootstrap_kubeconfig: FilePath | None = None
     """A kubeconfig whose token may ask for a node's first certificate; the API server's address and
     CA are read from it later too. Required where identity is `node`, with no default."""
+    client_ca: FilePath | None = None
+    """PEM file: the CAs of client certificates that the kubelet's API takes; read anew when it is
+    replaced. Default: what the API server tells in the ConfigMap
+    kube-system/extension-apiserver-authentication, because those are its own; a node identity may
+    not read that, and needs the file here for logs and exec."""
     state: FilePath | None = None
     """A folder for certificates and keys, and for this replica's name. Default:
     `$XDG_STATE_HOME/podbridge/nodes`, or `~/.local/state/podbridge/nodes`. Where it survives,
@@ -146,10 +151,11 @@ class ServingCertificate(_Strict):
     somebody has to approve that."""
     key: SecretRef | None = None
     """`env:NAME` or `file:PATH` of its private key in PEM. Required where `cert` is given."""
-    self_signed: bool = False
+    self_signed: bool = True
     """Whether a certificate that nobody can verify serves while there is no other one. Default
-    false: logs and exec wait for the approval. An API server that verifies
-    (--kubelet-certificate-authority) refuses it anyway."""
+    true, as a kubelet does: an API server that verifies (--kubelet-certificate-authority) refuses
+    it anyway, and with any other one logs and exec work at once. With false they wait for the
+    approval."""
 
 
 class NodeConfig(_Strict):

@@ -19,8 +19,13 @@ from bridge.kubelet.credentials import Credentials
 from bridge.kubelet.identity import Replica
 from bridge.kubelet.lease import Lease, LoopBeat
 from bridge.kubelet.node import NodeSpec
+from bridge.kubelet.rotation import Announce
+from bridge.kubelet.serving import Serving
 from bridge.kubelet.upkeep import NodeUpkeep
 from bridge.pods import Manifest
+
+Serve = Callable[[ApiCluster, NodeUpkeep, Announce], Serving]
+"""Makes a node's API while this replica acts; the last hears what to tell people of the node."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ class Shim:
     `replica` names this process among those that may act for the node; it is let go at the end.
     `git_version` is the API server's, `api_server` what pods are told of it (host, port), where
     that is not the cluster's own address. `note` hears of the provider as runs do.
+    `serve` makes the HTTPS API; without it there is none.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Shim:
         git_version: str,
         api_server: tuple[str, int] | None = None,
         note: Callable[[ProviderNote], None] = lambda _: None,
+        serve: Serve | None = None,
     ) -> None:
         self._credentials, self._client, self._provider = credentials, client, provider
         self._spec = spec
@@ -51,6 +58,7 @@ class Shim:
         self._git_version = git_version
         self._api_server = api_server
         self._note = note
+        self._serve = serve
 
     async def run(self) -> None:
         """Acts whenever it holds the Lease. Invalid: a Node of that name is somebody else's, or
@@ -105,6 +113,9 @@ class Shim:
                 asyncio.create_task(agent.run(), name=f"pods of {spec.name}"),
                 asyncio.create_task(upkeep.run(), name=f"node {spec.name}"),
             ]
+            if self._serve is not None:
+                serving = self._serve(cluster, upkeep, tell)
+                working.append(asyncio.create_task(serving.run(), name=f"API of {spec.name}"))
             losing = asyncio.create_task(lease.wait_for(False), name=f"lease of {spec.name}")
             try:
                 await asyncio.wait([*working, losing], return_when=asyncio.FIRST_COMPLETED)

@@ -123,6 +123,12 @@ class Backend:
         """`Adapter.stop`, within the budget."""
         await self._budgets.call("stop", lambda: self.adapter.stop(identity, grace))
 
+    async def stop_sandbox(self, identity: Identity) -> None:
+        """`Sandboxes.stop_sandbox`, where the adapter has it, within the budget."""
+        adapter = self.adapter
+        if isinstance(adapter, seam.Sandboxes):
+            await self._budgets.call("stop", lambda: adapter.stop_sandbox(identity))
+
     async def delete(self, identity: Identity) -> None:
         """`Adapter.delete`, within the budget."""
         await self._budgets.call("delete", lambda: self.adapter.delete(identity))

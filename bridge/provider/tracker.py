@@ -162,6 +162,9 @@ class Tracker:
             self.records[key] = record
         if record.gone or record.lost or at < record.observed_at:
             return
+        if record.ended_acked and identity.attempt == record.identity.attempt:
+            record.missing = 0
+            return  # Its end is told for good; what it held has been let go of.
         if identity.attempt != record.identity.attempt or record.backend not in (None, backend):
             # Another attempt of the same pod: only the recorded one is told.
             record.others[backend.name, identity.attempt] = (backend, identity)
@@ -354,8 +357,12 @@ class Tracker:
         return sooner(wake, None, now)
 
     async def _remove(self, record: Record) -> float | None:
-        """An ended pod that is to be deleted goes once its facts are safe."""
-        if not (record.deleting and record.ended_acked) or self.read_only:
+        """An ended pod whose facts are safe holds no more than its logs; to be deleted, it goes."""
+        if not record.ended_acked or self.read_only:
+            return None
+        if not record.deleting:
+            if record.backend is not None and not record.lost:
+                await record.backend.stop_sandbox(record.identity)
             return None
         if record.backend is not None and (record.tried or record.launched_at is not None):
             await record.backend.delete(record.identity)

@@ -180,6 +180,30 @@ async def test_a_port_of_the_host(bench: EngineBench) -> None:
         await asyncio.open_connection("127.0.0.1", number)
 
 
+async def test_an_ended_pod_lets_go_of_its_port_and_address(bench: EngineBench) -> None:
+    """And a later provider still sees the same end, its message and its log."""
+    number = free_port()
+    port = Port(80, host_port=number, host_ip="127.0.0.1")
+    adapter = await bench.adapter()
+    script = "echo words; echo why >/dev/termination-log; nc -l -p 80 -e echo hi; exit 3"
+    pod = workload(sh(script, ports=(port,)))
+    await bench.launch(adapter, pod)
+    await until(adapter, pod.identity, is_running)
+    await adapter.stop_sandbox(pod.identity)
+    assert await said_at(number) == b"hi\n", "what runs keeps it"
+    end = await exit_of(adapter, pod.identity)
+    assert (end.code, end.message) == (3, "why\n")
+    await adapter.stop_sandbox(pod.identity)
+    await adapter.stop_sandbox(pod.identity)
+    again = await bench.adapter()
+    seen = await until(again, pod.identity, lambda one: not one.pod_ips)
+    assert (seen.disrupted, seen.ended) == (False, True)
+    assert await exit_of(again, pod.identity) == end
+    assert await log(again, pod.identity) == b"words\n"
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", number)
+
+
 async def test_the_hosts_network(bench: EngineBench) -> None:
     number = free_port()
     script = f"readlink /proc/self/ns/net; hostname; exec nc -l -p {number} -e echo hi"
@@ -363,6 +387,23 @@ async def test_a_dead_pause_container_is_a_disruption(bench: EngineBench) -> Non
     await adapter.start(pod, "main", 1)
     found = await until(adapter, pod.identity, lambda one: one.disrupted)
     assert [one.restart for one in found.containers] == [0]
+
+
+async def test_a_pause_container_that_dies_before_anything_ran_is_started_again(
+    bench: EngineBench,
+) -> None:
+    """As where a provider is killed while it starts one: the engine may take that back."""
+    adapter = await bench.adapter()
+    pod = bench.brief(3)
+    await adapter.run(pod)
+    engine = await bench.engine()
+    await engine.call("POST", f"containers/{await bench.pause(pod.identity)}/kill")
+    again = await bench.adapter()
+    seen = await until(again, pod.identity, lambda one: not one.pod_ips)
+    assert (seen.disrupted, seen.ended) == (False, False)
+    await again.run(pod)
+    await again.start(pod, "main", 0)
+    assert (await exit_of(again, pod.identity)).code == 3
 
 
 async def test_a_deaf_container_is_killed_after_its_grace(bench: EngineBench) -> None:

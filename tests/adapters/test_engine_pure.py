@@ -403,7 +403,9 @@ class TestObserve:
         later = {**facts, "main0": ended_at(111.0, 137)}
         found = self.look([dead, main], later)
         assert (found.disrupted, found.ended) == (True, True)
-        assert self.look([dead], facts).disrupted
+        # Nothing has run beside it: it will be started again.
+        found = self.look([dead], facts)
+        assert (found.disrupted, found.ended) == (False, False)
         assert not self.look([dead], facts, leaving=True).disrupted
         assert self.look([main], facts).disrupted
 

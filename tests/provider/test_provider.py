@@ -125,6 +125,25 @@ def test_a_pod_runs_ends_is_acknowledged_and_deleted() -> None:
     virtual.run(story())
 
 
+def test_an_acknowledged_end_lets_go_of_the_sandbox_and_is_told_unchanged() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(5, 3))
+        sky.faults = {"stop_sandbox": [Unavailable("away")]}
+        async with serving(sky) as (provider, watcher):
+            await provider.create_pod(asked(a_pod()))
+            facts = await watcher.ended("one")
+            await asyncio.sleep(60)
+            (before,) = sky.pods.values()
+            assert before.pod_ips, "not before the end is safe"
+            await watcher.ack("one")
+            await asyncio.sleep(60)
+            assert not sky.pods[before.identity.key].pod_ips
+            assert watcher.facts["one"] == facts
+            assert list(facts.pod_ips) == ["10.0.0.1"]
+
+    virtual.run(story())
+
+
 def test_a_repeated_create_starts_nothing_again() -> None:
     async def story() -> None:
         sky = cloud(c0=(5, 0))

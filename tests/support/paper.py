@@ -123,6 +123,12 @@ class PaperAdapter:
         for state in self.cloud.pods.get(identity.key, Observed(identity)).containers:
             self._signal(identity.key, state)
 
+    async def stop_sandbox(self, identity: Identity) -> None:
+        self.cloud.fail("stop_sandbox")
+        if identity.key in self.cloud.pods:
+            self.cloud.pods[identity.key] = replace(self.cloud.pods[identity.key], pod_ips=())
+            self.cloud.tell(identity.key)
+
     async def delete(self, identity: Identity) -> None:
         self.cloud.fail("delete")
         self.cloud.pods.pop(identity.key, None)

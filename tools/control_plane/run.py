@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tools.control_plane import assets
-from tools.control_plane.components import METRICS, PORTS, Setup
+from tools.control_plane.components import API_SERVER, METRICS, PORTS, Setup
 from tools.control_plane.plane import STOP, Broken, Plane, parent_is
 from tools.control_plane.recipes import VERSIONS, release
 
@@ -53,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
         return 3
     with _folder(given.folder) as folder:
         extra: dict[str, list[str]] = {}
+        if given.trusting:
+            nobody = "--kubelet-certificate-authority="
+            extra = {API_SERVER: [nobody], METRICS: [nobody, "--kubelet-insecure-tls"]}
         for one in given.extra:
             name, _, flag = one.partition("=")
             extra.setdefault(name, []).append(flag)
@@ -86,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", action="store_true", help="with metrics-server")
     parser.add_argument("--audit", action="store_true", help="with a line a call in audit.log")
     parser.add_argument("--folder", type=Path, help="for its files; else a temporary one")
+    parser.add_argument(
+        "--trusting", action="store_true", help="do not verify kubelets, as few clusters do"
+    )
     parser.add_argument("--held", action="store_true", help="see above")
     parser.add_argument(
         "--extra",

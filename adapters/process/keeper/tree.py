@@ -141,19 +141,34 @@ def usage(keepers: Iterable[int]) -> dict[int, tuple[int, int]]:
     processes share counts for each.
     """
     processes = _processes()
-    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    tick, page = 1_000_000_000 // os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     found = {}
     children = _children(processes)
     for keeper in keepers:
         own = processes.get(keeper)
         if own is None:
             continue
-        below = [processes[one] for one in _below({keeper}, children)]
-        ticks = sum(int(own[at]) for at in _WAITED_FOR)
-        ticks += sum(int(fields[at]) for fields in below for at in (*_TIMES, *_WAITED_FOR))
-        pages = sum(int(fields[_RESIDENT]) for fields in below)
-        found[keeper] = (ticks * 1_000_000_000 // tick, pages * page)
+        below = {one: processes[one] for one in _below({keeper}, children)}
+        cpu = _sum(own, _WAITED_FOR) * tick
+        for pid, fields in below.items():
+            # Whoever has used less than a tick has used something all the same.
+            cpu += max(_sum(fields, _TIMES) * tick, _ran(pid)) + _sum(fields, _WAITED_FOR) * tick
+        pages = sum(int(fields[_RESIDENT]) for fields in below.values())
+        found[keeper] = (cpu, pages * page)
     return found
+
+
+def _sum(fields: list[str], places: Iterable[int]) -> int:
+    return sum(int(fields[at]) for at in places)
+
+
+def _ran(pid: int) -> int:
+    """Nanoseconds that the process's first thread has run; 0 where the kernel does not count."""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _sees(pid: int, marker: str) -> bool:

@@ -14,6 +14,7 @@ from bridge.kubelet.api.answers import as_json
 from bridge.kubelet.api.auth import ALLOWED_SECONDS, DENIED_SECONDS, TOKEN_SECONDS
 from bridge.kubelet.api.exposition import Family, answer
 from bridge.kubelet.api.pods import Pods, is_running
+from bridge.kubelet.client import Call
 from bridge.kubelet.streams.upgrade import IDLE
 from bridge.pods import Manifest
 
@@ -34,7 +35,7 @@ class NodeInfo:
         node: str,
         *,
         problem: Callable[[], str],
-        calls: Mapping[tuple[str, str, int], int],
+        calls: Mapping[Call, int],
         configuration: Mapping[str, Any],
         clock: Callable[[], float] = time.time,
     ) -> None:

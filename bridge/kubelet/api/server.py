@@ -24,6 +24,7 @@ from bridge.kubelet.api.pods import Pods
 from bridge.kubelet.api.stats import Stats
 from bridge.kubelet.api.tls import LiveContext
 from bridge.kubelet.api.usage import Meters
+from bridge.kubelet.client import Call
 
 PORT = 10250
 REQUESTS = 1024
@@ -67,7 +68,7 @@ class KubeletApi:
         address: str = "0.0.0.0",  # noqa: S104 - the API server comes from elsewhere
         port: int = PORT,
         problem: Callable[[], str] = lambda: "",
-        calls: Mapping[tuple[str, str, int], int] | None = None,
+        calls: Mapping[Call, int] | None = None,
         configuration: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:

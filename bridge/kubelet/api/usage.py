@@ -9,9 +9,11 @@ used between the last look and its end is not seen.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bridge.agent.provider import ProviderClient
 from bridge.errors import Unavailable
@@ -67,7 +69,7 @@ class PodUsage:
 
 @dataclass(frozen=True, slots=True)
 class NodeUsage:
-    """What all pods of the node use."""
+    """What all pods of the node use, and this process for them."""
 
     started: float
     """When it began to be added up."""
@@ -92,6 +94,13 @@ class _PodMeter:
     containers: dict[str, _Meter] = field(default_factory=dict)
 
 
+def own_usage() -> tuple[int, int]:
+    """What this process uses: core nanoseconds since it started, and bytes of memory. A node that
+    uses nothing at all is none to metrics-server."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return time.process_time_ns(), pages * os.sysconf("SC_PAGE_SIZE")
+
+
 class Meters:
     """Adds up what the node's pods use. `read` raises only `bridge.errors`."""
 
@@ -103,7 +112,10 @@ class Meters:
         node: str,
         *,
         clock: Callable[[], float] = time.time,
+        own: Callable[[], tuple[int, int]] = own_usage,
     ) -> None:
+        self._own = own
+        self._own_meter: dict[str, _Meter] = {}
         self._pods = pods
         self._provider = provider
         self._request = pb.GetStatsRequest(cluster=cluster, node=node)
@@ -139,7 +151,9 @@ class Meters:
         for uid in self._meters.keys() - {pod.uid for pod in found}:
             del self._meters[uid]
         now = self._clock()
-        usage = _sum([pod.usage for pod in found], now, self._total)
+        cpu, memory = self._own()
+        own, _ = _rate(self._own_meter, "", now, cpu, memory)
+        usage = _sum([own, *(pod.usage for pod in found)], now, cpu + self._total)
         return NodeUsage(self._started, usage, tuple(found))
 
     def _pod(self, pod: Manifest, stats: Iterable[pb.ContainerStats]) -> PodUsage:
@@ -170,11 +184,16 @@ def _measure(meters: dict[str, _Meter], stats: pb.ContainerStats) -> tuple[Usage
     memory = stats.memory_working_set_bytes if stats.HasField("memory_working_set_bytes") else None
     if not stats.HasField("cpu_usage_core_nanoseconds"):
         return Usage(at, memory=memory), 0
-    total = stats.cpu_usage_core_nanoseconds
-    meter = meters.get(stats.name)
+    return _rate(meters, stats.name, at, stats.cpu_usage_core_nanoseconds, memory)
+
+
+def _rate(
+    meters: dict[str, _Meter], name: str, at: float, total: int, memory: int | None
+) -> tuple[Usage, int]:
+    meter = meters.get(name)
     if meter is None or total < meter.total:
         # New, or begun anew: all that it has used is since the look before.
-        meters[stats.name] = _Meter(at, total, rated_at=at, rated_total=total)
+        meters[name] = _Meter(at, total, rated_at=at, rated_total=total)
         return Usage(at, total, None, memory), total
     added = total - meter.total
     meter.at, meter.total = at, total

@@ -16,7 +16,7 @@ from bridge.adapter import Usage
 from bridge.errors import Unavailable
 from bridge.kubelet.api.node import running
 from bridge.kubelet.api.stats import resource_metrics, summary
-from bridge.kubelet.api.usage import FRESH, Meters
+from bridge.kubelet.api.usage import FRESH, Meters, own_usage
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.times import parse_rfc3339, rfc3339
 
@@ -80,6 +80,7 @@ class Watched:
             CLUSTER,
             NODE,
             clock=lambda: self.provider.now,
+            own=lambda: (0, 0),
         )
 
     async def after(
@@ -187,7 +188,7 @@ async def test_what_is_unknown_is_left_out() -> None:
     assert pod["memory"]["workingSetBytes"] == 7
     told = await watched.after(10, {("u", "a"): (None, None)})
     assert "cpu" not in told["pods"][0]
-    assert "memory" not in told["node"]
+    assert told["node"]["memory"]["workingSetBytes"] == 0, "only our own is known"
     # Others' work, and what has gone in the meantime, is not this node's.
     told = await watched.after(10, {("stranger", "a"): (5, 5)})
     assert told["pods"] == []
@@ -389,3 +390,23 @@ async def test_the_shims_own_numbers(node: Rig) -> None:
     assert not [line for line in lines if "nowhere" in line]
     called = 'podbridge_api_server_requests_total{code="200",resource="pods/status",verb="patch"} 3'
     assert called in lines
+
+
+async def test_the_node_uses_what_this_process_does_for_it() -> None:
+    """So that a node without pods is one to metrics-server, which takes nothing for unknown."""
+    cpu, memory = own_usage()
+    assert cpu > 0
+    assert memory > 1_000_000
+    watched = Watched()
+    watched.meters = Meters(
+        watched.pods,
+        watched.provider,  # type: ignore[arg-type]
+        CLUSTER,
+        NODE,
+        clock=lambda: watched.provider.now,
+        own=lambda: (round(watched.provider.now * 1e6), 7),
+    )
+    await watched.after(0, {})
+    told = await watched.after(10, {})
+    assert told["node"]["memory"]["workingSetBytes"] == 7
+    assert told["node"]["cpu"]["usageNanoCores"] == 1_000_000
