@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from bridge.adapter import YES, Support, approximately, no
 
 _NO_POLICY = no("the engine's own policy applies to every container")
+# A kubelet, too, leaves them aside where its host has no SELinux; where there is one, the engine's
+# own labels keep containers apart.
+_LABELS = approximately("the engine labels containers itself, where its host has SELinux")
 _NO_DRIVER = no("there is no node here that could attach this volume")
 _LINUX = no("containers are Linux containers")
 
@@ -70,7 +73,7 @@ _POD_SECURITY: Mapping[str, Support] = {
     "spec.securityContext.runAsNonRoot": YES,
     "spec.securityContext.runAsUser": YES,
     "spec.securityContext.seLinuxChangePolicy": _NO_POLICY,
-    "spec.securityContext.seLinuxOptions": _NO_POLICY,
+    "spec.securityContext.seLinuxOptions": _LABELS,
     "spec.securityContext.seccompProfile": YES,
     "spec.securityContext.supplementalGroups": YES,
     "spec.securityContext.supplementalGroupsPolicy": approximately(
@@ -119,7 +122,7 @@ _SECURITY: Mapping[str, Support] = {
     "spec.containers[].securityContext.runAsGroup": YES,
     "spec.containers[].securityContext.runAsNonRoot": YES,
     "spec.containers[].securityContext.runAsUser": YES,
-    "spec.containers[].securityContext.seLinuxOptions": _NO_POLICY,
+    "spec.containers[].securityContext.seLinuxOptions": _LABELS,
     "spec.containers[].securityContext.seccompProfile": YES,
     "spec.containers[].securityContext.windowsOptions": _LINUX,
 }

@@ -200,7 +200,7 @@ class Launcher:
             raise
         except Conflict:
             pod = await self._sight.pod(identity)
-            if pod.pause is None or pod.runs:
+            if pod.pause is None or not pod.is_fresh:
                 return
             made = pod.pause.id
         else:
@@ -209,8 +209,8 @@ class Launcher:
         await self._prepare(workload, made)
 
     async def _prepare(self, workload: Workload, pause: str) -> None:
-        """Starts the pause container and fills the volumes. Both may be repeated, as long as the
-        pod has no other container."""
+        """Starts the pause container and fills the volumes. Both may be repeated, as long as no
+        other container of the pod has started."""
         await self._engine.call("POST", f"containers/{part(pause)}/start")
         await volumes.fill(self._engine, workload)
         self._memory.filled.add(workload.identity.key)
@@ -256,7 +256,7 @@ class Launcher:
                 await self._prepare(workload, pod.pause.id)
                 pod = await self._sight.pod(identity)
             if pod.pause is None or pod.pause.status != "running":
-                self._break(identity)
+                self._break(pod)
                 return
             if run is not None and await mounts.stand(self._engine, workload, container):
                 await self._begin(_Start(identity, container, restart, run.id))
@@ -267,19 +267,21 @@ class Launcher:
 
     def _may_be_empty(self, workload: Workload, pod: Pod, pause: Entry) -> bool:
         """Whether a provider may have died before the pod was whole: none of its containers was
-        made, and it was not us who made the pod. A pause container that has ended by then (a start
-        may end with whoever asked for it) is started again: nothing has run beside it."""
-        if pod.runs:
-            return False
+        made, and it was not us who made the pod. A pause container that has ended before any of
+        them was started (its own start may end with whoever asked for it) is started again."""
         if pause.is_over:
-            return True
-        if workload.identity.key in self._memory.filled:
+            return pod.is_fresh
+        if pod.runs or workload.identity.key in self._memory.filled:
             return False
         return pause.is_new or volumes.are_filled(workload)
 
-    def _break(self, identity: Identity) -> None:
-        self._memory.broken.add(identity.key)
-        self._tell(identity)
+    def _break(self, pod: Pod) -> None:
+        """The pause container has ended, and what ran beside it with it. Unavailable: nothing ran;
+        it is started again the next time."""
+        if pod.pause is not None and pod.is_fresh:
+            raise Unavailable("the container that holds the pod's namespaces has ended")
+        self._memory.broken.add(pod.identity.key)
+        self._tell(pod.identity)
 
     def _wait(self, workload: Workload, name: str, restart: int, waiting: Waiting) -> None:
         key = workload.identity.key
@@ -373,7 +375,7 @@ class Launcher:
         if not there.is_new:
             return
         if pod.pause.status != "running":
-            self._break(run.identity)
+            self._break(pod)
             return
         how = start_error(time.time(), redacted(words, run.container))
         await self._scratch.fail(run.identity, pod.pause.id, run.container.name, run.restart, how)

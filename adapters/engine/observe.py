@@ -124,6 +124,11 @@ class Pod:
         return (self.pause.created if self.pause is not None else 0.0, self.identity.key)
 
     @property
+    def is_fresh(self) -> bool:
+        """None of its containers was ever started."""
+        return all(one.is_new for found in self.runs.values() for one in found)
+
+    @property
     def has_ended(self) -> bool:
         """Nothing runs and every main container was made: the end of the pause container is then
         no loss (see `_was_lost`)."""
@@ -285,7 +290,7 @@ def _words(one: Entry, label: str) -> list[str]:
 def _was_lost(pod: Pod, pause: Entry, facts: Mapping[str, Fact]) -> bool:
     """Whether the pause container ended before the pod's own work had. Before that work had begun
     there was nothing to lose: it is started again."""
-    if not pause.is_over or not pod.runs:
+    if not pause.is_over or pod.is_fresh:
         return False
     fact = facts.get(pause.id)
     died = fact.state.finished_at if fact and isinstance(fact.state, Exit) else pause.created

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -404,6 +405,30 @@ async def test_a_pause_container_that_dies_before_anything_ran_is_started_again(
     await again.run(pod)
     await again.start(pod, "main", 0)
     assert (await exit_of(again, pod.identity)).code == 3
+
+
+async def test_one_that_dies_while_its_first_container_is_made_is_started_again(
+    bench: EngineBench,
+) -> None:
+    adapter = await bench.adapter()
+    pod = bench.brief(3)
+    await adapter.run(pod)
+    engine = await bench.engine()
+    pause = await bench.pause(pod.identity)
+    start = adapter._launcher._begin
+
+    async def dies(run: Any) -> None:
+        await engine.call("POST", f"containers/{pause}/kill")
+        await until(adapter, pod.identity, lambda one: not one.pod_ips)
+        await start(run)
+
+    adapter._launcher._begin = dies  # type: ignore[method-assign]
+    # Some engines start again what is joined, others refuse.
+    with contextlib.suppress(Unavailable):
+        await adapter.start(pod, "main", 0)
+    adapter._launcher._begin = start  # type: ignore[method-assign]
+    await adapter.start(pod, "main", 0)
+    assert (await exit_of(adapter, pod.identity)).code == 3
 
 
 async def test_a_deaf_container_is_killed_after_its_grace(bench: EngineBench) -> None:
