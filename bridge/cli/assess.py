@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import click
+
 from bridge.errors import BridgeError, Invalid, Unsupported, Violation
 from bridge.local import clusterless
 
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from bridge.pods import Manifest
     from bridge.provider.capabilities import Assessment
 
-OPENING = 10.0
-"""Seconds that a backend may take to say what it has."""
+OPENING = 60.0
+"""Seconds that a backend may take to say what it has: an engine that is busy takes some twenty."""
+SILENT = 3.0
+"""Seconds after which people are told what they wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +128,16 @@ async def _ask(
 
     adapter = make(config)
     problem = ""
+    waiting = asyncio.get_running_loop().call_later(SILENT, _say_waiting, config.name)
     try:
         async with asyncio.timeout(OPENING):
             await adapter.open()
     except TimeoutError:
-        problem = "it does not answer"
+        problem = f"no answer within {OPENING:g} seconds: it may be busy; try again"
     except BridgeError as error:
         problem = error.message
+    finally:
+        waiting.cancel()
     try:
         out = []
         for loaded, pod in wanted:
@@ -142,6 +149,10 @@ async def _ask(
     finally:
         if not problem:
             await adapter.close()
+
+
+def _say_waiting(backend: str) -> None:
+    click.echo(f"waiting for backend {backend} to answer", err=True)
 
 
 async def _assessment(

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from view_kit import a_failed_run, a_job, a_pod, ended, model_of, running, waiting
+from view_kit import a_failed_run, a_job, a_pod, ended, model_of, modified, running, waiting
 
 from bridge.cli.view.closing import Closing, gather, rows, table_rows
 from bridge.errors import NotFound
+from bridge.local.store import Change
 from bridge.pods import Manifest
 
 
@@ -164,3 +165,15 @@ async def test_a_log_that_is_gone_hides_nothing() -> None:
 
 async def test_secrets_are_not_told() -> None:
     assert "hunter2" not in "".join(text(await closing(*a_failed_run())))
+
+
+async def test_what_a_stopped_run_waited_for_is_told_and_no_command_that_cannot_work() -> None:
+    model = model_of(a_pod("a", waiting("ErrImagePull", "denied")))
+    model.apply(Change("MODIFIED", "Run", {"phase": "Deleting"}))
+    end = {"exitCode": 137, "reason": "ContainerStatusUnknown"}
+    model.apply(modified(a_pod("a", {"terminated": end}, deleted_for="")))
+    logs = Logs()
+    made = await gather(model, "r", 124, 13.04, logs.tail)
+    assert "a: waiting: the image could not be pulled (ErrImagePull): denied" in text(made)
+    assert not any("podbridge" in line for line in text(made))
+    assert logs.asked == []

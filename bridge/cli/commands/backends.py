@@ -15,7 +15,7 @@ from bridge.errors import BridgeError, Invalid, Violation
 if TYPE_CHECKING:
     from bridge.config import BackendConfig, Config
 
-OPENING = 10.0
+OPENING = 30.0
 """Seconds that a backend may take to say what it has."""
 
 _EXAMPLES = """
@@ -102,7 +102,7 @@ async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
             finally:
                 await adapter.close()
     except TimeoutError:
-        message = "does not answer"
+        message = f"no answer within {OPENING:g} seconds"
     except BridgeError as error:
         message = error.message
     if not message and adapter.simulated:

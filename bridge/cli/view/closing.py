@@ -97,7 +97,8 @@ class Cause:
         """The run of a container whose log says most."""
         for pod in self.pods:
             for one in pod.containers:
-                if one.name == self.container and (one.started or one.exit_code is not None):
+                ran = one.exit_code is not None and one.end_reason != "ContainerStatusUnknown"
+                if one.name == self.container and (one.started or ran):
                     return pod, one
         return None
 
@@ -141,6 +142,8 @@ class Closing:
     retried: int = 0
     tails: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     """The last lines of logs by (pod's UID, container); read for one pod of each cause."""
+    deleted: bool = False
+    """Whether the run is gone, so that no command about it would work."""
 
     @property
     def phase(self) -> str:
@@ -206,7 +209,7 @@ class Closing:
             yield Line("cause", f"  last lines of {example.name}:")
             for text in tail.splitlines()[-TAIL_LINES:]:
                 yield Line("cause", f"    {plain(text)}")
-        for command in cause.commands(self.run):
+        for command in () if self.deleted else cause.commands(self.run):
             yield Line("cause", f"  {command}")
 
 
@@ -270,7 +273,7 @@ def causes(model: RunModel, code: int) -> tuple[Cause, ...]:
     if code in (3, 124):
         for pod in model.pods.values():
             if not pod.over or (pod.deleting and pod.started is None):
-                found.setdefault(_waiting_key(pod), []).append(pod)
+                found.setdefault(_waiting_key(model.waited.get(pod.uid, pod)), []).append(pod)
     grouped = [_cause(key, pods) for key, pods in found.items()]
     grouped.sort(key=lambda one: -len(one.pods))
     return (*made, *grouped)
@@ -339,7 +342,7 @@ async def gather(
                 tails[pod.uid, container.name] = text
     retried = sum(job.retried for job in model.jobs.values())
     retried += sum(pod.restarts for pod in model.bare)
-    return Closing(run, code, seconds, rows(model), found, retried, tails)
+    return Closing(run, code, seconds, rows(model), found, retried, tails, model.deleted)
 
 
 async def read_tail(

@@ -32,6 +32,11 @@ class RunModel:
     def __init__(self) -> None:
         self.pods: dict[str, PodState] = {}
         self.jobs: dict[str, JobState] = {}
+        self.waited: dict[str, PodState] = {}
+        """Pods that never started, as they waited before they were deleted: what ends them says
+        nothing of why."""
+        self.deleted = False
+        """Whether the run is being deleted: afterwards nobody can be asked about it."""
         self.synced = False
         """Whether what was there before is told: only what comes after it is new."""
 
@@ -67,6 +72,7 @@ class RunModel:
             case "Run":
                 one = change.object
                 phase, message = one.get("phase", ""), one.get("message", "")
+                self.deleted = self.deleted or phase == "Deleting"
                 return [News("run", phase, message=message)]
 
     def _job(self, job: Manifest) -> list[News]:
@@ -94,6 +100,10 @@ class RunModel:
         new = pod_state(change.object, gone=change.type == "DELETED")
         old = self.pods.get(new.uid)
         self.pods[new.uid] = new
+        if new.started is not None:
+            self.waited.pop(new.uid, None)
+        elif new.why and not new.deleting:
+            self.waited[new.uid] = new
         job = self._job_of(new)
         retry = False
         if job is not None:
