@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from bridge.cli.output import plain
 from bridge.cli.wiring import (
     PROCESS_WARNING,
     Target,
@@ -79,7 +80,7 @@ def launch(asked: Asked) -> int:
     if asked.output in ("yaml", "name"):
         raise click.UsageError(f"-o {asked.output} goes with --dry-run")
     target = choose_target(asked, config)
-    _assess(objects, target)
+    _assess(objects, target, detach=asked.detach)
     if asked.junit is not None:
         from bridge.cli.view.junit import check_writable
 
@@ -325,8 +326,9 @@ def _require_image(asked: Asked, backends: Sequence[BackendConfig]) -> None:
     raise Invalid(violations=[Violation("--image", wrong)])
 
 
-def _assess(objects: Objects, target: Target) -> None:
-    """Refuses what no chosen backend can run, before anything is started."""
+def _assess(objects: Objects, target: Target, *, detach: bool) -> None:
+    """Refuses what no chosen backend can run, before anything is started. `detach`: nobody will
+    hear the pods' events, so that what is approximated is told here."""
     from bridge.cli.assess import assess_objects, pod_template
     from bridge.local.clusterless import ignored, refused_job
 
@@ -338,10 +340,25 @@ def _assess(objects: Objects, target: Target) -> None:
     if wrong:
         raise Unsupported(violations=wrong)
     if target.backends:
-        _require_one_there(assess_objects(objects, target.backends))
+        verdicts = assess_objects(objects, target.backends)
+        _require_one_there(verdicts)
+        if detach:
+            _tell_approximations(verdicts)
+            return
     for loaded in (*objects.pods, *objects.jobs, *objects.cronjobs):
         for field, words in ignored(pod_template(loaded.obj)):
             click.echo(f"warning: {Violation(field, words, loaded.source)}", err=True)
+
+
+def _tell_approximations(verdicts: Sequence[Verdict]) -> None:
+    lines = {
+        f"warning: {one.backend}: approximated: {each}": None
+        for one in verdicts
+        if one.possible
+        for each in one.approximations
+    }
+    for line in lines:
+        click.echo(plain(line), err=True)
 
 
 def _find_or_create(asked: Asked, objects: Objects, target: Target) -> Run:

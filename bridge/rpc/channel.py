@@ -66,6 +66,11 @@ class Tls:
 
 def require_tls(address: str, tls: Tls | None) -> None:
     """Refuses plain text off this host."""
+    if address.startswith(("/", "./", "~")):
+        words = (
+            f"found {address}; allowed: unix:///PATH or HOST:PORT; did you mean unix://{address}?"
+        )
+        raise Invalid(violations=[Violation("address", words)])
     if tls is None and not is_local(address):
         raise Invalid(
             violations=[

@@ -334,6 +334,7 @@ def test_in_the_background(place: Place) -> None:
     file = place.write("job.yaml", job("j", f"echo line 1; {go}; echo line 2"))
     done = place.run("-f", file, "--name", "it", "-d")
     assert done.out == "it\n"
+    assert "approximated: " in done.err, "nobody hears its events"
     assert place.status("it") == "Running"
     place.podbridge("wait", "it", "--timeout", "1s", code=124)
     waiting = place.start("wait", "it")
