@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bridge.pods.lifecycle import LEAST_GRACE, Plan, plan
 from bridge.provider.backend import Backend
@@ -143,8 +144,12 @@ class Driver:
                 backend.refresh()
                 return False
             late = _late_values(seen)
-            workload = translate(
+            made = translate(
                 record.request, record.manifest, start_time=record.start_time, late=late
+            )
+            # What is not in the request stays as it was found for the pod.
+            workload = replace(
+                made, hard_stop=workload.hard_stop, pull_credentials=workload.pull_credentials
             )
         record.starting[container] = (restart, asyncio.get_running_loop().time())
         await backend.containers.start(workload, container, restart)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import orjson
 import bridge
 from bridge import adapter as seam
 from bridge import quantity
-from bridge.errors import Invalid, NotFound, Unavailable, Unsupported, Violation
+from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported, Violation
 from bridge.pods import Manifest
 from bridge.pods.schema import check
 from bridge.provider.backend import Backend
@@ -25,7 +26,7 @@ from bridge.provider.stats import stats
 from bridge.provider.streams import serve_attach, serve_exec, serve_port_forward
 from bridge.provider.tracker import Tracker
 from bridge.provider.translate import Request, pod_request, translate
-from bridge.provider.update import apply, assess
+from bridge.provider.update import apply, assess, put_in_force
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.rpc.v1 import stream_pb2 as streams
@@ -35,6 +36,8 @@ from bridge.workload import Identity, Waiting, Workload
 MAX_RUN = 24 * 3600.0
 """Seconds after which a pod without activeDeadlineSeconds is stopped, unless the operator says
 otherwise: nobody's forgotten pod bills for ever."""
+
+_log = logging.getLogger(__name__)
 
 
 class Provider:
@@ -63,8 +66,11 @@ class Provider:
         """`CreatePod`."""
         identity = _checked(request.pod)
         known = self._tracker.records.get((identity.cluster, identity.uid))
-        if known is not None and (known.gone or (known.request and not known.not_ready)):
+        if known is not None and _gives_way(known, identity):
+            known = None
+        if known is not None and (known.gone or known.request is not None):
             # Also one that is gone already: a pod that has had its end never runs again.
+            await self._catch_up(known, request)
             return _accepted(known, ())
         manifest = _manifest(request.manifest, identity)
         backends = self._eligible(manifest, request.recorded.backend or _found_on(known))
@@ -84,11 +90,29 @@ class Provider:
                 proposed=pb.Proposed(backend=able[0], attempt=identity.attempt)
             )
         if known is not None:
-            self._take_over(known, record)
+            async with known.updating:
+                self._take_over(known, record)
+                if not self.read_only:
+                    await put_in_force(known, self._tracker.backends[able[0]].adapter)
             return _accepted(known, approximations)
         record.backend = self._tracker.backends[able[0]]
         self._tracker.add(record)
         return _accepted(record, approximations)
+
+    async def _catch_up(self, record: Record, request: pb.CreatePodRequest) -> None:
+        """A repeated creation may bring other contents of what the pod refers to: nobody else tells
+        of those that changed while the caller was away. Another generation is for UpdatePod, which
+        the older one in the answer asks for."""
+        other = request.generation != record.generation
+        if record.ended or record.backend is None or self.read_only or other:
+            return
+        async with record.updating:
+            try:
+                await self._update(record, record.backend, request, record.identity)
+            except BridgeError as error:
+                _log.warning("pod %s: %s", record.identity.uid, error)
+                return
+            record.not_ready = _not_ready(request)
 
     async def update_pod(self, request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
         """`UpdatePod`."""
@@ -101,14 +125,14 @@ class Provider:
             return await self._update(record, record.backend, request, identity)
 
     async def _update(
-        self, record: Record, backend: Backend, request: pb.UpdatePodRequest, identity: Identity
+        self, record: Record, backend: Backend, request: Request, identity: Identity
     ) -> pb.UpdatePodResponse:
         if request.generation < record.generation:
             return pb.UpdatePodResponse(generation=record.generation)
         # The same generation may come with other contents: those of what the pod refers to.
         manifest = _manifest(request.manifest, identity)
         workload = self._translate(request, manifest, record.start_time)
-        if record.workload is not None:
+        if record.workload is not None and not workload.pull_credentials:
             # An update carries no credentials: those of the creation stay.
             kept = record.workload.pull_credentials
             workload = replace(workload, pull_credentials=kept)
@@ -265,6 +289,10 @@ class Provider:
             )
             workloads[backend.name] = workload
         size = pod_request(next(iter(workloads.values())))
+        if not judged and len(backends) == 1:
+            # It is there, whatever the operator's limits say by now.
+            record.workload, record.size = workloads[backends[0].name], size
+            return [backends[0].name], ()
         placed = candidates([backend.place for backend in backends], assessed, size)
         chosen = placed.names[0]
         record.workload, record.size = workloads[chosen], size
@@ -286,11 +314,7 @@ class Provider:
             record.start_time = seconds(recorded.start_time)
         record.seen_before = recorded.started
         if isinstance(record.request, pb.CreatePodRequest):
-            record.not_ready = {
-                one.container: Waiting(one.not_ready.reason, one.not_ready.message)
-                for one in record.request.environment
-                if one.HasField("not_ready")
-            }
+            record.not_ready = _not_ready(record.request)
         record.ran_before = {
             one.container: RanBefore(one.container_id, one.started, one.ready)
             for one in recorded.running
@@ -332,6 +356,25 @@ class Provider:
             limit_bytes=request.limit_bytes if request.HasField("limit_bytes") else None,
             stream=streams.get(request.stream, ""),
         )
+
+
+def _gives_way(known: Record, identity: Identity) -> bool:
+    """Whether a pod that was never launched makes room for a later attempt."""
+    return (
+        identity.attempt > known.identity.attempt
+        and known.request is not None
+        and known.launched_at is None
+        and not (known.tried or known.seen_before or known.ended or known.deleting)
+    )
+
+
+def _not_ready(request: pb.CreatePodRequest) -> dict[str, Waiting]:
+    """By container: what it refers to is missing."""
+    return {
+        one.container: Waiting(one.not_ready.reason, one.not_ready.message)
+        for one in request.environment
+        if one.HasField("not_ready")
+    }
 
 
 def _accepted(record: Record, approximations: Sequence[tuple[str, str]]) -> pb.CreatePodResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,9 @@ _NOT_OURS = ("spec.tolerations", "spec.schedulingGates", "spec.nodeSelector", "s
 _IMAGE = re.compile(r"spec\.(initContainers|containers)\[\d+\]\.image")
 _RESOURCES = re.compile(r"spec\.(initContainers|containers)\[\d+\]\.resources\b.*")
 _ADDED = "spec.ephemeralContainers"
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,25 @@ async def apply(record: Record, backend: Backend, change: Change) -> None:
         if state is not None and isinstance(state.state, Running):
             kill = kill_for(container, "resize requires restart", again=True)
             record.health_of(state).kill = kill
+
+
+async def put_in_force(record: Record, adapter: seam.Adapter) -> None:
+    """Of a pod that was found running: nobody knows what of its wanted state is in force, so that
+    all that can be changed is ordered again. What fails is left as it is."""
+    workload, seen = record.workload, record.observed
+    if workload is None or seen is None or seen.ended or record.ended:
+        return
+    files = [one for one in workload.volumes if isinstance(one, Files)]
+    try:
+        if files and isinstance(adapter, seam.Updates):
+            await adapter.update_files(record.identity, files)
+        for container in workload.containers:
+            state = seen.container(container.name)
+            running = state is not None and isinstance(state.state, Running)
+            if running and isinstance(adapter, seam.Resizes):
+                await adapter.resize(record.identity, container)
+    except BridgeError as error:
+        _log.warning("pod %s is adopted as it was: %s", record.identity.uid, error)
 
 
 def _count(record: Record, backend: Backend, size: Resources) -> None:

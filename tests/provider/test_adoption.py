@@ -1,0 +1,183 @@
+"""A provider that starts anew finds pods that run: what is asked of them then, and what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from support import virtual
+from support.paper import Cloud, PaperAdapter
+from test_provider import Watcher, a_pod, asked, cloud, runs
+
+from bridge.pods import Manifest
+from bridge.provider.backend import Backend
+from bridge.provider.service import Provider
+from bridge.provider.tracker import Tracker
+from bridge.rpc.v1 import pod_pb2
+from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.workload import Files, Identity, Workload
+
+MIB = 1 << 20
+RECORDED = pod_pb2.Recorded(backend="paper", started=True)
+
+
+class Spy(PaperAdapter):
+    """Remembers what it was given."""
+
+    def __init__(self, sky: Cloud) -> None:
+        super().__init__(sky)
+        self.given: list[Workload] = []
+        self.files: list[bytes] = []
+
+    async def run(self, workload: Workload) -> None:
+        self.given.append(workload)
+        await super().run(workload)
+
+    async def start(self, workload: Workload, container: str, restart: int) -> None:
+        self.given.append(workload)
+        await super().start(workload, container, restart)
+
+    async def update_files(self, _: Identity, volumes: Sequence[Files]) -> None:
+        self.files += [file.content for one in volumes for file in one.files]
+
+
+@asynccontextmanager
+async def life(
+    sky: Cloud, max_run: float = 3600.0, **limits: int
+) -> AsyncIterator[tuple[Provider, Watcher, Spy, Backend]]:
+    """One process of a provider; the cloud outlives it."""
+    spy = Spy(sky)
+    backend = Backend(spy, limits)
+    provider = Provider(Tracker([backend], clock=virtual.clock), max_run=max_run)
+    watcher = Watcher(provider)
+    tasks = [asyncio.create_task(provider.run()), asyncio.create_task(watcher.follow())]
+    try:
+        await provider.settled()
+        yield provider, watcher, spy, backend
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def sized(memory: str) -> Manifest:
+    pod = a_pod()
+    pod["spec"]["containers"][0]["resources"] = {"requests": {"memory": memory}}
+    return pod
+
+
+def with_file(content: bytes, **more: object) -> pb.CreatePodRequest:
+    pod = a_pod()
+    pod["spec"]["volumes"] = [{"name": "v", "configMap": {"name": "m"}}]
+    volume = pod_pb2.VolumeContent(
+        volume="v", revision=content.decode(), files=[pod_pb2.File(path="k", content=content)]
+    )
+    return asked(pod, generation=1, volumes=[volume], **more)
+
+
+def test_a_running_pod_is_adopted_though_the_limits_have_shrunk() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(30, 7))
+        async with life(sky, memory=1000 * MIB) as (provider, watcher, _, _):
+            await provider.create_pod(asked(sized("500Mi")))
+            await watcher.until("one", runs)
+        async with life(sky, memory=400 * MIB) as (provider, watcher, _, backend):
+            answer = await provider.create_pod(asked(sized("500Mi"), recorded=RECORDED))
+            assert answer.accepted.backend == "paper"
+            assert (await watcher.ended("one")).containers[0].terminated.exit_code == 7
+            assert backend.used["memory"] == 0
+
+    virtual.run(story())
+
+
+def test_contents_that_changed_while_nobody_looked_are_put_in_force() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(1000, 0))
+        async with life(sky) as (provider, watcher, spy, _):
+            await provider.create_pod(with_file(b"old"))
+            await watcher.until("one", runs)
+            assert spy.files == []
+        async with life(sky) as (provider, _, spy, _):
+            await provider.create_pod(with_file(b"new", recorded=RECORDED))
+            assert spy.files == [b"new"]
+            # Another caller, who was away, and one who says the same again.
+            for _ in range(2):
+                await provider.create_pod(with_file(b"newest", recorded=RECORDED))
+            assert spy.files == [b"new", b"newest"]
+
+    virtual.run(story())
+
+
+def test_a_repeated_creation_of_another_generation_changes_nothing() -> None:
+    """Also while a container waits for what it refers to; and the limits stay counted."""
+
+    async def story() -> None:
+        missing = pod_pb2.ContainerEnvironment(container="b")
+        missing.not_ready.reason = "CreateContainerConfigError"
+        environment = [pod_pb2.ContainerEnvironment(container="c"), missing]
+        small, large = sized("100Mi"), sized("500Mi")
+        for pod in (small, large):
+            pod["spec"]["containers"].append({"name": "b", "image": "i", "command": ["true"]})
+        async with life(cloud(), memory=1000 * MIB) as (provider, watcher, _, backend):
+            await provider.create_pod(asked(small, generation=1, environment=environment))
+            await watcher.until("one", runs)
+            again = await provider.create_pod(asked(large, generation=2, environment=environment))
+            assert again.accepted.generation == 1
+            assert backend.used["memory"] == 100 * MIB
+            who = watcher.facts["one"].pod
+            await provider.delete_pod(pb.DeletePodRequest(pod=who, grace_period_seconds=0))
+            await watcher.ended("one")
+            assert backend.used["memory"] == 0
+
+    virtual.run(story())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_each_start_has_the_hard_stop_and_the_pull_credentials(late: bool) -> None:
+    async def story() -> None:
+        source = {"late": pod_pb2.LATE_REFERENCE_POD_IP} if late else {"literal": "x"}
+        variable = pod_pb2.EnvVar(name="IP", **source)
+        environment = [pod_pb2.ContainerEnvironment(container="c", variables=[variable])]
+        login = pod_pb2.ImagePullCredential(registry="r", username="u", password="p")
+        pod = a_pod(restartPolicy="Always")
+        async with life(cloud(c0=(5, 3)), max_run=60.0) as (provider, watcher, spy, _):
+            request = asked(pod, generation=1, environment=environment, pull_credentials=[login])
+            await provider.create_pod(request)
+            await watcher.until("one", runs)
+            pod["spec"]["containers"][0]["image"] = "j"
+            update = asked(pod)
+            await provider.update_pod(
+                pb.UpdatePodRequest(
+                    pod=update.pod, manifest=update.manifest, generation=2, environment=environment
+                )
+            )
+            await asyncio.sleep(60)
+            assert len(spy.given) >= 3, "launched, started, started again"
+            assert {one.hard_stop for one in spy.given} == {60.0}
+            assert {len(one.pull_credentials) for one in spy.given} == {1}
+
+    virtual.run(story())
+
+
+def test_a_later_attempt_takes_the_place_of_a_launch_that_never_began() -> None:
+    async def story() -> None:
+        async with life(cloud(), pods=1) as (provider, watcher, spy, _):
+            await provider.create_pod(asked(a_pod("other")))
+            await watcher.until("other", runs)
+            queued = asked(a_pod())
+            await provider.create_pod(queued)
+            await watcher.until("one", lambda f: f.reason == "Queued")
+            queued.pod.attempt = 1
+            again = await provider.create_pod(queued)
+            assert again.accepted.attempt == 1
+            who = watcher.facts["other"].pod
+            await provider.delete_pod(pb.DeletePodRequest(pod=who, grace_period_seconds=0))
+            await watcher.until("one", runs)
+            assert [one.identity.attempt for one in spy.given if one.identity.name == "one"] == [
+                1,
+                1,
+            ]
+
+    virtual.run(story())
