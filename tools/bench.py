@@ -23,6 +23,7 @@ from typing import Any
 import bench_engine
 import bench_rpc
 import bench_streams
+import bench_virtual
 from bench_kit import PODBRIDGE, Figure, NotHere, median, run
 
 PODS = 500
@@ -90,6 +91,7 @@ PARTS: Sequence[Callable[[Mapping[str, str], Path], Iterator[Figure]]] = (
     bench_engine.exec_round_trip,
     bench_engine.pods_on_engine,
     bench_engine.quiet,
+    bench_virtual.virtual_node,
 )
 
 

@@ -38,6 +38,8 @@ COMMANDS = {
     "up": "Join a cluster as a virtual node, with a provider of its own",
     "kubelet": "Join a cluster as a virtual node, whose pods run at a provider",
     "provider": "Serve the backends to other processes, by the contract",
+    "install": "Print manifests that keep nodes from inside a cluster",
+    "doctor": "Say what is wrong between here, the API server and the provider",
     "conformance": "Judge any provider by the contract, over the wire",
     "completion": "Print shell completion",
     "version": "Print versions",

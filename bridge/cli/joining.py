@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bridge.cli.wiring import Target, provider_of
-from bridge.errors import BridgeError, Invalid, Unauthorized, Unavailable
+from bridge.errors import BridgeError, Invalid, Unauthorized, Unavailable, Violation
 
 if TYPE_CHECKING:
     import ssl
@@ -81,6 +81,7 @@ async def _join(
     await _answers(provider, id_)
     folder = _folder(cluster, id_, node.name)
     spec = spec_of(node, id_, credentials)
+    await _check_node(client, spec)
     address = cluster.api_server_address
     host, _, port = address.rpartition(":") if address else ("", "", "")
     shim = Shim(
@@ -259,10 +260,32 @@ async def _version(client: ApiClient) -> str:
     except TimeoutError:
         raise Unavailable(silent) from None
     except Unauthorized as error:
-        source = client.credentials.source
-        raise Unauthorized(f"the API server refuses {source}: {error}") from None
+        raise _refused(client, error) from None
     except Unavailable as error:
         raise Unavailable(f"{silent}: {error}") from None
+
+
+async def _check_node(client: ApiClient, spec: NodeSpec) -> None:
+    """Invalid where the node's name is somebody else's, whose Lease is renewed: to wait for that
+    would never end. Unauthorized where we may not even look at our node."""
+    from bridge.kubelet.client import escaped
+    from bridge.kubelet.node import why_foreign
+
+    try:
+        async with asyncio.timeout(PATIENCE):
+            there = await client.get(f"/api/v1/nodes/{escaped(spec.name)}")
+    except Unauthorized as error:
+        raise _refused(client, error) from None
+    except (TimeoutError, BridgeError):
+        # Not there yet, or asked again when it is made.
+        return
+    if why := why_foreign(there, spec):
+        words = f'the node "{spec.name}" {why}'
+        raise Invalid(violations=[Violation("nodes.name", words)])
+
+
+def _refused(client: ApiClient, error: BridgeError) -> Unauthorized:
+    return Unauthorized(f"the API server refuses {client.credentials.source}: {error}")
 
 
 async def _answers(provider: ProviderClient, cluster: str) -> None:

@@ -21,6 +21,7 @@ from bridge.kubelet.lease import Lease, LoopBeat
 from bridge.kubelet.node import NodeSpec
 from bridge.kubelet.rotation import Announce
 from bridge.kubelet.serving import Serving
+from bridge.kubelet.subset import Subset
 from bridge.kubelet.upkeep import NodeUpkeep
 from bridge.pods import Manifest
 
@@ -75,6 +76,12 @@ class Shim:
             await lease.aclose()
             self._replica.close()
 
+    def _narrowed(self, upkeep: NodeUpkeep) -> ProviderClient:
+        """The provider, as far as it is this node's."""
+        if not self._spec.backends:
+            return self._provider
+        return Subset(self._provider, lambda: upkeep.offer.backends if upkeep.offer else None)
+
     async def _act(self, lease: Lease) -> None:
         """Until the Lease is lost."""
         spec = self._spec
@@ -107,7 +114,7 @@ class Shim:
                 registered=registered,
                 event=tell,
             )
-            agent = Agent(cluster, self._provider, note=self._note)
+            agent = Agent(cluster, self._narrowed(upkeep), note=self._note)
             cluster.on_references = agent.refers_to_news
             working = [
                 asyncio.create_task(agent.run(), name=f"pods of {spec.name}"),
