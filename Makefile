@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check format generate bench control-plane cluster fuzz lock clean help
+.PHONY: demo test unit check format generate bench control-plane cluster conformance fuzz lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
@@ -55,6 +55,10 @@ control-plane: $(STAMP) ## builds a real control plane from its Go modules, once
 cluster: control-plane ## runs that with a virtual node until Ctrl-C; ON=engine for containers
 	@$(BIN)/python -m tools.control_plane.run --metrics --trusting -- \
 	  $(abspath $(BIN))/podbridge up --on $(ON) --no-taint
+
+conformance: $(STAMP) ## Kubernetes' own end-to-end tests on a node with engine; writes docs/conformance.md
+	@$(BIN)/python -m tools.control_plane.build --e2e
+	@$(BIN)/python -m tools.conformance
 
 fuzz: $(STAMP)   ## a million random and damaged inputs to SPDY and the WebSocket channels
 	@$(BIN)/python tools/fuzz_streams.py

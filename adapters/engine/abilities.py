@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from adapters.engine import dial, logs, names, resize, streams, updates
 from adapters.engine.client import Engine, part
 from adapters.engine.facts import Facts
-from adapters.engine.launch import Launcher, Memory, Place
+from adapters.engine.launch import Launcher, Memory
 from adapters.engine.observe import Entry, Pod, entry, pods
+from adapters.engine.place import Place
 from adapters.engine.sight import Sight
 from adapters.engine.stats import Meter
 from bridge.adapter import Channel, LogOptions, Usage
@@ -84,13 +86,12 @@ class Abilities:
         pause = (await self._sight.pod(identity)).pause
         if pause is None or pause.status != "running":
             raise NotFound(f"pod {identity.uid} does not run")
-        # A pod in the host's network has no address of its own.
-        address = next(iter(pause.addresses), "127.0.0.1" if self._engine.local else "")
         if not self._engine.local:
-            return Place(address)
-        said = await self._engine.call("GET", f"containers/{part(pause.id)}/json")
-        pid = int(said["State"].get("Pid") or 0)
-        place = Place(address, pid or None, Place.began(pid))
+            return Place(next(iter(pause.addresses), ""))
+        if pause.said is None:
+            said = await self._engine.call("GET", f"containers/{part(pause.id)}/json")
+            pause = replace(pause, said=said)
+        place = Place.of(pause)
         if place.stands():
             self._memory.places[identity.key] = place
         return place

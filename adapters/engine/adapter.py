@@ -108,10 +108,12 @@ class Adapter(Abilities):
         # A removal may have ended between containers and volumes.
         left = {one.key: one for _, one in await self._volumes() if one.key not in found}
         if left:
-            # Or the pods were made since the containers were listed.
+            # Or the pods were made since the containers were listed. One that is being made now
+            # may be whole before the next list is, which lacks it all the same.
+            making = set(self._memory.making)
             again = pods(await self._sight.all())
             for key, identity in left.items():
-                if key in again or key not in self._memory.making:
+                if key in again or key not in making:
                     found[key] = again.get(key) or Pod(identity)
         self._memory.keep(found.keys())
         self._sight.keep(found.keys() | self._memory.making)

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,6 +20,7 @@ from adapters.engine.facts import Facts
 from adapters.engine.images import Image, Images
 from adapters.engine.observe import Entry, Pod
 from adapters.engine.pause import COMMAND, PauseImage
+from adapters.engine.place import Place
 from adapters.engine.redaction import redacted
 from adapters.engine.references import normalized
 from adapters.engine.scratch import Scratch, hosts, start_error, volume
@@ -30,30 +30,6 @@ from bridge.workload import Container, Identity, Key, Waiting, Workload
 
 _KEPT = 2
 """Runs of a container: the last one, and the one before it for its log and its exit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a pod's network is."""
-
-    address: str
-    pid: int | None = None
-    """Of the pause container's process, on a local engine."""
-    start: str = ""
-    """When that process began, in the kernel's words: a number alone may mean another one."""
-
-    def stands(self) -> bool:
-        """Whether that process still lives, and so the address is still the pod's."""
-        return self.pid is not None and bool(self.start) and self.began(self.pid) == self.start
-
-    @staticmethod
-    def began(pid: int) -> str:
-        """When that process began; empty: there is none."""
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] == "Z" else fields[19]
 
 
 @dataclass(slots=True)
@@ -258,12 +234,18 @@ class Launcher:
             if pod.pause is None or pod.pause.status != "running":
                 self._break(pod)
                 return
+            self._found(pod.pause)
             if run is not None and await mounts.stand(self._engine, workload, container):
                 await self._begin(_Start(identity, container, restart, run.id))
                 return
             if run is not None:
                 await self.remove(run.id)
             await self._launch(workload, pod, container, restart)
+
+    def _found(self, pause: Entry) -> None:
+        """Keeps where the pod's network is: a probe has no time to ask a busy engine."""
+        if self._engine.local and pause.said is not None and pause.addresses:
+            self._memory.places[pause.identity.key] = Place.of(pause)
 
     def _may_be_empty(self, workload: Workload, pod: Pod, pause: Entry) -> bool:
         """Whether a provider may have died before the pod was whole: none of its containers was

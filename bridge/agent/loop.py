@@ -24,13 +24,16 @@ from bridge.agent.request import (
     NotReady,
     Version,
     identity,
+    is_daemons,
     missing,
     version,
 )
+from bridge.agent.updates import Updater, passed
 from bridge.errors import BridgeError, Invalid, Unavailable, Unsupported
 from bridge.pods import Manifest
 from bridge.pods.conditions import foreign_conditions
 from bridge.pods.events import events
+from bridge.pods.resize import Resize, in_force
 from bridge.pods.status import rejected, same, status
 from bridge.queue import KeyedQueue
 from bridge.rpc.v1 import pod_pb2
@@ -86,6 +89,10 @@ class _Entry:
     """status.startTime before the first patch carried it."""
     gates: Manifest | None = None
     """The conditions of others that the pod's status was computed with."""
+    resize: Resize | None = None
+    """What is left of the newest resize."""
+    shown: tuple[Resize | None, Version | None] = (None, None)
+    """What of resizes and versions the status was computed with."""
     problem: str = ""
     """The last refusal that was told as an event: each is told once."""
 
@@ -120,6 +127,7 @@ class Agent:
         self._clock = clock
         self._note = note
         self._builder = Builder(cluster)
+        self._updater = Updater(cluster, provider, self._builder)
         self._entries: dict[str, _Entry] = {}
         self._queue: KeyedQueue[str] = KeyedQueue(
             self._step, name="agent pod", concurrency=concurrency
@@ -342,7 +350,9 @@ class Agent:
             # has started anew tells before it was asked, nothing is known yet.
             await self._end(entry, _grace(entry.pod))
         await self._report(entry)
-        if entry.pod is not None and deleting and self._has_ended(entry):
+        # An end that came while something older was being written waits for the next step.
+        told = entry.told is entry.facts
+        if entry.pod is not None and deleting and told and self._has_ended(entry):
             await self._cluster.delete(entry.pod)
         return wake
 
@@ -379,22 +389,29 @@ class Agent:
                     return None
                 entry.stale = False
                 await self._create(entry)
-            if entry.accepted and (entry.stale or entry.sent != version(pod)):
-                entry.stale = False
-                try:
-                    request = await self._builder.update(pod, entry.who)
-                    await self._provider.update_pod(request)
-                except BridgeError as error:
-                    entry.stale = not error.permanent
-                    raise
-                entry.sent = version(pod)
+            due = entry.stale or entry.sent != version(pod)
+            if entry.accepted and (due or (entry.resize is not None and entry.resize.may_come)):
+                await self._update(entry, again=not due)
         except NotReady as error:
             # The change waits; the pod runs on as it was.
             await self._tell_once(entry, "FailedUpdate", str(error))
             return MISSING_RETRY
         except (Invalid, Unsupported) as error:
             await self._refused(entry, error)
-        return MISSING_RETRY if entry.incomplete else None
+        may_come = entry.resize is not None and entry.resize.may_come
+        return MISSING_RETRY if entry.incomplete or may_come else None
+
+    async def _update(self, entry: _Entry, *, again: bool) -> None:
+        """Tells the provider of the pod as it is now; `again`: of what it asks for only."""
+        pod = entry.pod
+        assert pod is not None
+        entry.stale = False
+        try:
+            entry.resize = await self._updater.bring(pod, entry.who, entry.facts, again=again)
+        except BridgeError as error:
+            entry.stale = not error.permanent
+            raise
+        entry.sent = version(pod)
 
     async def _create(self, entry: _Entry) -> None:
         pod = entry.pod
@@ -405,7 +422,8 @@ class Agent:
             if entry.facts is not None and entry.facts.HasField("accepted_at"):
                 # It runs since an earlier life of ours, whose record of it is lost.
                 entry.started = float(entry.facts.accepted_at.seconds)
-        request = await self._builder.create(pod, entry.who, entry.started)
+        given = in_force(pod)
+        request = await self._builder.create(given, entry.who, entry.started)
         response = await self._provider.create_pod(request)
         if response.HasField("proposed"):
             placed = {
@@ -416,13 +434,15 @@ class Agent:
             if changed is None:
                 entry.pod = None
                 return
-            entry.pod = pod = changed
+            entry.pod = pod = given = changed
             entry.who.attempt = response.proposed.attempt
             request = await self._builder.create(pod, entry.who, entry.started)
             response = await self._provider.create_pod(request)
         first = not entry.accepted and "startTime" not in pod.get("status", {})
         entry.accepted = epoch
-        entry.sent = version(pod) if response.accepted.generation == request.generation else None
+        entry.sent = None
+        if given is pod and response.accepted.generation == request.generation:
+            entry.sent = version(pod)
         entry.incomplete = bool(missing(request))
         for words in self._builder.skipped.pop(entry.who.uid, ()):
             await self._tell_once(entry, "InvalidEnvironmentVariableNames", words)
@@ -442,6 +462,8 @@ class Agent:
         if entry.accepted or self._runs(entry):
             # Only a change was refused: the pod runs on as it was.
             entry.sent = version(pod)
+            if in_force(pod) is not pod:
+                entry.resize = Resize("Infeasible", pod["metadata"]["generation"], error.message)
             await self._cluster.event(pod, "Warning", "UpdateRefused", error.message)
             return
         await self._reject(entry, error.kind, error.message)
@@ -449,6 +471,11 @@ class Agent:
     async def _reject(self, entry: _Entry, reason: str, message: str) -> None:
         pod = entry.pod
         assert pod is not None
+        if is_daemons(pod):
+            # Its controller would make a failed one anew, for ever: it waits, and says why.
+            await self._tell_once(entry, reason, message)
+            self._news.set()
+            return
         await self._cluster.event(pod, "Warning", reason, message)
         await self._patch(entry, rejected(pod, reason, message, self._clock()))
         self._news.set()
@@ -479,9 +506,15 @@ class Agent:
         if pod is None or facts is None or not self._tells_something(entry, facts):
             return
         gates = foreign_conditions(pod)
-        if facts is not entry.told or gates != entry.gates:
-            entry.gates = gates
-            await self._patch(entry, status(pod, facts, self._clock()))
+        shown = (passed(entry.resize, facts), entry.sent)
+        if facts is not entry.told or gates != entry.gates or shown != entry.shown:
+            if entry.resize is not None and shown[0] is None:
+                await self._updater.completed(pod)
+            entry.resize = shown[0]
+            settled = entry.resize is None and entry.sent == version(pod)
+            given = pod if settled else in_force(pod)
+            await self._patch(entry, status(given, facts, self._clock(), entry.resize))
+            entry.gates, entry.shown = gates, shown
             for one in events(pod, entry.told, facts):
                 await self._cluster.event(pod, *one)
             entry.told = facts

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.agent.cluster import Cluster
 from bridge.pods import Manifest
-from bridge.pods.environment import build, references
+from bridge.pods.environment import bad_sub_path, build, references
 from bridge.pods.files import content, is_filled, token_projections
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
@@ -53,6 +53,12 @@ def identity(cluster: str, node: str, pod: Manifest) -> pod_pb2.PodIdentity:
         uid=metadata["uid"],
         attempt=_attempt(pod),
     )
+
+
+def is_daemons(pod: Manifest) -> bool:
+    """Whether the pod is a DaemonSet's."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return any(one.get("controller") and one.get("kind") == "DaemonSet" for one in owners)
 
 
 def _attempt(pod: Manifest) -> int:
@@ -104,6 +110,7 @@ class Builder:
         )
         pulls, failures = await self._fill(pod, request)
         request.pull_credentials.extend(pulls)
+        failures = _bad_sub_paths(pod, request) | failures
         for environment in request.environment:
             if (waiting := failures.get(environment.container)) is not None:
                 environment.not_ready.reason = waiting.reason
@@ -159,13 +166,25 @@ class Builder:
         for volume in pod["spec"].get("volumes") or ():
             if not is_filled(volume):
                 continue
-            filled = content(pod, volume, objects, tokens=token)
+            filled = content(pod, volume, objects, tokens=token, allocatable=allocatable)
             if isinstance(filled, Waiting):
                 # As the kubelet has it: no container starts before every volume is there.
                 failures |= {one.container: filled for one in request.environment}
                 filled = pod_pb2.VolumeContent(volume=volume["name"])
             request.volumes.append(filled)
         return _pull_credentials(pod, found), failures
+
+
+def _bad_sub_paths(pod: Manifest, request: pb.CreatePodRequest) -> dict[str, Waiting]:
+    """By container."""
+    environments = {one.container: one for one in request.environment}
+    found = {}
+    for group in ("initContainers", "containers"):
+        for container in pod["spec"].get(group) or ():
+            waiting = bad_sub_path(container, environments[container["name"]])
+            if waiting is not None:
+                found[container["name"]] = waiting
+    return found
 
 
 def recorded(pod: Manifest, started: float) -> pod_pb2.Recorded:

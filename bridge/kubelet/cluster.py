@@ -28,6 +28,7 @@ from bridge.agent.request import identity
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported
 from bridge.kubelet.client import METADATA_LIST, ApiClient, Conflict, Forbidden, escaped
 from bridge.kubelet.fit import Room
+from bridge.kubelet.ports import HostPorts
 from bridge.kubelet.recorder import Recorder
 from bridge.kubelet.references import References, Services, Tokens
 from bridge.kubelet.watch import Changed, Listed, ListWatch
@@ -91,6 +92,10 @@ class ApiCluster:
         self._allocatable = allocatable
         self._room = Room({})
         """What the pods that the node has admitted ask for together."""
+        self._ports = HostPorts()
+        """The host's ports that they have."""
+        self._short: set[str] = set()
+        """UIDs of those that have begun and ask for more than there was."""
         self._clock = clock
         self._jitter = jitter
         self._watching = ListWatch(
@@ -212,8 +217,13 @@ class ApiCluster:
         if not (offered := self._allocatable()):
             return None
         self._room.resize(offered)
-        if (lacking := self._room.lacks(pod)) is None:
+        uid = pod["metadata"]["uid"]
+        if (lacking := self._room.lacks(pod) or self._ports.lacks(pod)) is None:
             self._room.add(pod)
+            self._ports.add(pod)
+            self._short.discard(uid)
+        elif uid in self._room:
+            self._short.add(uid)
         return lacking
 
     async def patch_status(
@@ -386,14 +396,24 @@ class ApiCluster:
         status = pod.get("status") or {}
         if status.get("phase") in TERMINAL:
             self._release(pod["metadata"]["uid"])
-        elif before is None or _generation(pod) != _generation(before):
+            return
+        if before is None or _generation(pod) != _generation(before):
             self._references.hold(pod)
-            if "startTime" in status:
-                # Admitted, in an earlier life of ours perhaps; or it asks for something else now.
-                self._room.add(pod)
+        elif _generation(pod) < 2 or _granted(pod) == _granted(before):
+            return
+        if "startTime" in status:
+            # Admitted, in an earlier life of ours perhaps; or it has something else now.
+            self._room.add(pod, granted=True)
+            self._ports.add(pod)
 
     def _release(self, uid: str) -> None:
-        self._room.remove(uid)
+        self._short.discard(uid)
+        self._ports.remove(uid)
+        if uid in self._room:
+            self._room.remove(uid)
+            # As the kubelet has it: a resize that was put off has its turn when a pod ends.
+            for one in self._short:
+                self._tell_again(one)
         self._references.release(uid)
         self._tokens.release(uid)
 
@@ -497,6 +517,13 @@ def _version(pod: Manifest) -> int:
 
 def _generation(pod: Manifest) -> int:
     return int(pod["metadata"].get("generation") or 0)
+
+
+def _granted(pod: Manifest) -> list[Manifest | None]:
+    """What a resize of a pod has given to its containers."""
+    status = pod.get("status") or {}
+    lists = (status.get("initContainerStatuses"), status.get("containerStatuses"))
+    return [one.get("allocatedResources") for found in lists for one in found or ()]
 
 
 def _tells_nothing_else(meant: Manifest, answer: Manifest) -> bool:

@@ -29,8 +29,9 @@ def amounts(quantities: Mapping[str, str] | None) -> dict[str, int]:
     }
 
 
-def pod_requests(pod: Manifest) -> dict[str, int]:
-    """What a pod asks for, as the scheduler counts.
+def pod_requests(pod: Manifest, *, granted: bool = False) -> dict[str, int]:
+    """What a pod asks for, as the scheduler counts; or, as the kubelet counts those that it has
+    admitted, what was `granted` to its containers.
 
     For each resource the larger of all main containers and sidecars together, and each init
     container together with the sidecars before it; what the pod asks for as a whole stands in place
@@ -46,11 +47,11 @@ def pod_requests(pod: Manifest) -> dict[str, int]:
     }
     total: dict[str, int] = {}
     for container in spec.get("containers") or ():
-        _add(total, _asked(container, had))
+        _add(total, _asked(container, had, granted))
     sidecars: dict[str, int] = {}
     peak: dict[str, int] = {}
     for container in spec.get("initContainers") or ():
-        own = _asked(container, had)
+        own = _asked(container, had, granted)
         if container.get("restartPolicy") == "Always":
             _add(sidecars, own)
             _raise(peak, sidecars)
@@ -68,9 +69,11 @@ def pod_requests(pod: Manifest) -> dict[str, int]:
     return total
 
 
-def _asked(container: Manifest, had: Mapping[object, Manifest]) -> dict[str, int]:
+def _asked(container: Manifest, had: Mapping[object, Manifest], granted: bool) -> dict[str, int]:
     own = amounts((container.get("resources") or {}).get("requests"))
     status = had.get(container.get("name")) or {}
+    if granted and "resources" in status:
+        return amounts(status.get("allocatedResources"))
     _raise(own, amounts(status.get("allocatedResources")))
     return own
 
@@ -107,11 +110,15 @@ class Room:
     def __len__(self) -> int:
         return len(self._pods)
 
-    def add(self, pod: Manifest) -> None:
-        """The pod is admitted; or, where it was before, asks for something else now."""
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._pods
+
+    def add(self, pod: Manifest, *, granted: bool = False) -> None:
+        """The pod is admitted; or, where it was before, asks for something else now. `granted`: it
+        takes what was granted to it, and a resize that is put off takes nothing from others."""
         uid = str(pod["metadata"]["uid"])
         self.remove(uid)
-        own = self._pods[uid] = pod_requests(pod)
+        own = self._pods[uid] = pod_requests(pod, granted=granted)
         _add(self._used, own)
 
     def remove(self, uid: str) -> None:

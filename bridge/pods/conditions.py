@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 from bridge.pods import Manifest
 from bridge.pods.phase import TERMINAL, is_sidecar
+from bridge.pods.resize import IN_PROGRESS, PENDING, Resize
 
 OWNED = frozenset(
-    ("PodScheduled", "Ready", "Initialized", "ContainersReady", "PodReadyToStartContainers")
+    (
+        *("PodScheduled", "Ready", "Initialized", "ContainersReady", "PodReadyToStartContainers"),
+        *(PENDING, IN_PROGRESS),
+    )
 )
 """Conditions that are the node's to write; all others are kept as they are."""
 
@@ -30,6 +34,7 @@ class View:
     """Why infrastructure took the pod away; None: it did not."""
     generation: int
     now: str
+    resize: Resize | None = None
 
 
 def foreign_conditions(pod: Manifest) -> Manifest:
@@ -55,6 +60,10 @@ def conditions(view: View, before: Sequence[Manifest]) -> list[Manifest]:
     made.append(_condition(view, old, "Ready", ready))
     made.append(_condition(view, old, "ContainersReady", containers))
     made.append(_condition(view, old, "PodScheduled", (True, "", "")))
+    if view.resize is not None and view.phase not in TERMINAL:
+        kind, why, message = view.resize.condition
+        one = _condition(view, old, kind, (True, why, message))
+        made.append({**one, "observedGeneration": view.resize.generation})
     return made
 
 

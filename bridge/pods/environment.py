@@ -289,6 +289,31 @@ def expand_text(text: str, env: Iterable[EnvVar]) -> ExpandedText:
     return ExpandedText(value, secret, tuple(empty))
 
 
+def bad_sub_path(container: Manifest, environment: pod_pb2.ContainerEnvironment) -> Waiting | None:
+    """Why a container waits for a subPathExpr that cannot be a path below its volume as things
+    are, in the kubelet's words; what it refers to may change. None: all are paths, or their values
+    are not known before the pod runs."""
+    expressions = [mount.get("subPathExpr") for mount in container.get("volumeMounts") or ()]
+    if not any(expressions):
+        return None
+    expanded = expand(environment, (), ())
+    for expression in filter(None, expressions):
+        found = expand_text(expression, expanded.env)
+        if any(name in expanded.missing for name in found.missing):
+            continue
+        if found.missing:
+            return Waiting(CONFIG_ERROR, f'missing value for "{found.missing[0]}"')
+        if found.secret:
+            continue
+        if found.text.startswith("/"):
+            words = f"error SubPath `{found.text}` must not be an absolute path"
+            return Waiting(CONFIG_ERROR, words)
+        if ".." in found.text.split("/"):
+            words = f"unable to provision SubPath `{found.text}`: must not contain '..'"
+            return Waiting(CONFIG_ERROR, words)
+    return None
+
+
 @dataclass(slots=True)
 class _Scope:
     """What `$(NAME)` may refer to at one point."""

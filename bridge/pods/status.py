@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bridge.pods import Manifest
 from bridge.pods.conditions import OWNED, View, conditions
 from bridge.pods.phase import TERMINAL, is_sidecar, phase, qos_class
+from bridge.pods.resize import Resize
 from bridge.rpc.v1 import pod_pb2
 
 __all__ = ["qos_class", "rejected", "same", "status"]
@@ -43,8 +44,11 @@ _OURS = frozenset(
 """Fields of a status that are the node's to write; all others are kept."""
 
 
-def status(pod: Manifest, facts: pod_pb2.PodFacts, now: float) -> Manifest:
-    """The complete new status. `now` (epoch seconds) dates what changes by it.
+def status(
+    pod: Manifest, facts: pod_pb2.PodFacts, now: float, resize: Resize | None = None
+) -> Manifest:
+    """The complete new status. `now` (epoch seconds) dates what changes by it; `resize` is one that
+    is not over: the pod is then given with what its containers have.
 
     A terminal phase comes only with stage ENDED or GONE, and never goes again.
     """
@@ -71,6 +75,7 @@ def status(pod: Manifest, facts: pod_pb2.PodFacts, now: float) -> Manifest:
         disruption=facts.message if facts.disrupted and current != "Succeeded" else None,
         generation=generation,
         now=stamp,
+        resize=resize,
     )
     made["conditions"] = conditions(view, old.get("conditions") or ())
     if reason:

@@ -6,6 +6,7 @@ are their author's own choice are judged.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -246,11 +247,46 @@ def judge(adapter: Adapter, manifest: Manifest, workload: Workload) -> Assessmen
         more += [Violation(where, words) for where in late]
     if isinstance(adapter, Containers):
         more += _lacking(adapter, manifest)
-    if not more:
+    names = _cluster_names(adapter, manifest, workload)
+    if not more and not names:
         return found
     known = {violation.field for violation in found.violations}
     new = tuple(violation for violation in more if violation.field not in known)
-    return Assessment(found.violations + new, found.approximations)
+    return Assessment(found.violations + new, found.approximations + names)
+
+
+_CLUSTER_NAME = re.compile(
+    r"[a-z0-9]\.svc(?![a-z0-9_-])|\.cluster\.local(?![a-z0-9_-])", re.IGNORECASE
+)
+"""A name that only a cluster's own DNS resolves."""
+
+
+def _cluster_names(
+    adapter: Adapter, manifest: Manifest, workload: Workload
+) -> tuple[tuple[str, str], ...]:
+    """One warning where variables name Services, and nothing there resolves such names. A backend
+    with cluster DNS supports dnsPolicy as it is meant. Of secret values nothing is said."""
+    dns = lookup(merged(adapter), "spec.dnsPolicy")
+    if dns is not None and dns.level is Level.SUPPORTED:
+        return ()
+    found = {
+        (one.name, variable.name)
+        for one in workload.containers
+        for variable in one.env
+        if not variable.secret and _CLUSTER_NAME.search(variable.value)
+    }
+    if not found:
+        return ()
+    where = [
+        f"spec.{kind}[{index}].env[{at}].value"
+        for kind in ("initContainers", "containers")
+        for index, container in enumerate((manifest.get("spec") or {}).get(kind) or ())
+        for at, entry in enumerate(container.get("env") or ())
+        if (container["name"], entry["name"]) in found
+    ]
+    variables = ", ".join(sorted({name for _, name in found}))
+    words = f"{variables}: names of the cluster's Services, which nothing here resolves"
+    return ((where[0] if where else "spec.containers[].envFrom", words),)
 
 
 _HANDLERS = (

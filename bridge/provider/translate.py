@@ -275,7 +275,12 @@ class _Making:
             ),
             env=expanded.env,
             working_dir=given.get("workingDir") or "",
-            mounts=self._mounts(given, expanded.env, expanded.missing),
+            mounts=self._mounts(
+                given,
+                expanded.env,
+                expanded.missing,
+                waits=environment.HasField("not_ready"),
+            ),
             resources=self._resources(given.get("resources")),
             restart_policy=RestartPolicy.NEVER if role is Role.EPHEMERAL else policy,
             restart_rules=_rules(rules) if rules else (),
@@ -311,8 +316,9 @@ class _Making:
         )
 
     def _mounts(
-        self, given: Manifest, env: tuple[EnvVar, ...], missing: tuple[str, ...]
+        self, given: Manifest, env: tuple[EnvVar, ...], missing: tuple[str, ...], *, waits: bool
     ) -> tuple[Mount, ...]:
+        """`waits`: the container starts only once it was asked for again, with all its values."""
         out = []
         known = {volume["name"] for volume in self._spec.get("volumes") or ()}
         for index, mount in enumerate(given.get("volumeMounts") or ()):
@@ -323,7 +329,7 @@ class _Making:
             sub = mount.get("subPath") or ""
             if expression := mount.get("subPathExpr"):
                 where = f"{where}.subPathExpr"
-                sub = self._expression(expression, env, missing, where)
+                sub = "" if waits else self._expression(expression, env, missing, where)
             else:
                 where = f"{where}.subPath"
             if sub and (sub.startswith("/") or ".." in sub.split("/")):

@@ -30,11 +30,13 @@ from adapters.engine import (
     references,
     specs,
 )
+from adapters.engine.adapter import Adapter
 from adapters.engine.check import check
 from adapters.engine.client import Refused
 from adapters.engine.facts import Facts
 from adapters.engine.images import Backoff, Image, Images
 from adapters.engine.logs import Ending, ending
+from adapters.engine.place import Place
 from adapters.engine.redaction import redacted
 from adapters.engine.scratch import Scratch, hosts, tar
 from adapters.engine.sight import Sight
@@ -941,3 +943,37 @@ class TestMonitor:
         async with self.monitored("/usr/bin/other", "abc") as (pid, _):
             assert monitor.find(pid, "abc") is None
         assert monitor.find(2**22 + 1, "abc") is None
+
+
+async def test_a_pod_that_becomes_whole_while_it_is_listed_is_not_lost() -> None:
+    """Its volumes are there; the list that lacks its pause container is older than that."""
+
+    class Racing(Adapter):
+        async def _volumes(self) -> Sequence[tuple[str, Identity]]:
+            return [("volume", WHO)]
+
+    adapter = Racing("engine")
+    adapter._memory.making.add(WHO.key)
+    lists = 0
+
+    async def listed() -> list[observe.Entry]:
+        nonlocal lists
+        lists += 1
+        if lists == 2:
+            adapter._memory.making.discard(WHO.key)
+        return []
+
+    adapter._sight.all = listed  # type: ignore[method-assign]
+    assert await adapter.list() == []
+    # Nobody makes it any more: what is left of it is told.
+    assert [one.identity for one in await adapter.list()] == [WHO]
+
+
+def test_where_a_pod_is_follows_from_the_inspect_of_its_pause_container() -> None:
+    said = {"State": {"Pid": os.getpid()}}
+    entry = observe.Entry("id", WHO, "running", 0.0, addresses=("10.1.2.3",), said=said)
+    place = Place.of(entry)
+    assert (place.address, place.pid, place.stands()) == ("10.1.2.3", os.getpid(), True)
+    # In the host's network it has no address of its own; and what has ended stands no more.
+    gone = Place.of(replace(entry, addresses=(), said={"State": {"Pid": 0}}))
+    assert (gone.address, gone.pid, gone.stands()) == ("127.0.0.1", None, False)

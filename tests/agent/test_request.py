@@ -10,6 +10,7 @@ import pytest
 
 from bridge.agent.request import Builder, recorded
 from bridge.pods import Manifest
+from bridge.provider.translate import translate
 from bridge.rpc.v1 import pod_pb2
 
 
@@ -83,3 +84,52 @@ async def test_an_added_container_has_an_environment() -> None:
     request = await Builder(cluster).update(pod, pod_pb2.PodIdentity(uid="u"))
     names = {one.container: [each.name for each in one.variables] for one in request.environment}
     assert names == {"c": [], "debug": ["A"]}
+
+
+async def test_limits_that_are_not_set_read_as_the_nodes_in_volumes_too() -> None:
+    reference = {"containerName": "c", "resource": "limits.memory"}
+    items = [{"path": "memory", "resourceFieldRef": reference}]
+    pod: Manifest = {
+        "metadata": {"name": "p", "uid": "u"},
+        "spec": {
+            "containers": [{"name": "c"}],
+            "volumes": [{"name": "v", "downwardAPI": {"items": items}}],
+        },
+    }
+
+    class Sized(Secrets):
+        def allocatable(self) -> dict[str, str]:
+            return {"memory": "1Ki"}
+
+    cluster: Any = Sized({})
+    request = await Builder(cluster).create(pod, pod_pb2.PodIdentity(uid="u"), 0.0)
+    assert [file.content for file in request.volumes[0].files] == [b"1024"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", 'missing value for "A"'),
+        ("/tmp", "error SubPath `/tmp` must not be an absolute path"),
+        ("..", "unable to provision SubPath `..`: must not contain '..'"),
+        ("a/b", ""),
+    ],
+)
+async def test_a_container_waits_for_a_sub_path_that_is_none(value: str, message: str) -> None:
+    mount = {"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}
+    field = {"fieldRef": {"fieldPath": "metadata.annotations['a']"}}
+    container = {"name": "c", "env": [{"name": "A", "valueFrom": field}], "volumeMounts": [mount]}
+    pod: Manifest = {
+        "metadata": {"name": "p", "uid": "u", "annotations": {"a": value}},
+        "spec": {"containers": [container], "volumes": [{"name": "v", "emptyDir": {}}]},
+    }
+    cluster: Any = Secrets({})
+    request = await Builder(cluster).create(pod, pod_pb2.PodIdentity(uid="u"), 0.0)
+    found = request.environment[0].not_ready
+    assert (found.reason, found.message) == (
+        "CreateContainerConfigError" if message else "",
+        message,
+    )
+    # It is not refused meanwhile.
+    mounts = translate(request, pod, start_time=None).containers[0].mounts
+    assert [one.sub_path for one in mounts] == ["" if message else "a/b"]

@@ -644,3 +644,22 @@ async def test_the_loop_runs_on_while_the_api_server_is_away() -> None:
             await server.start()
             await eventually(lambda: "b" not in {one.identity.name for one in sky.pods.values()})
         assert sky.launches == ["a", "b"]
+
+
+async def test_a_resize_for_which_there_was_no_room_is_looked_at_when_a_pod_ends() -> None:
+    def sized(name: str, cpu: str, has: str) -> dict[str, Any]:
+        resources = {"requests": {"cpu": cpu}}
+        pod = a_pod(name, containers=[{"name": "c", "image": "i", "resources": resources}])
+        had = {"requests": {"cpu": has}}
+        main = {"name": "c", "resources": had, "allocatedResources": had["requests"]}
+        pod["status"] = {"phase": "Running", "startTime": "x", "containerStatuses": [main]}
+        return pod
+
+    async with a_world(sized("a", "3", "1"), sized("b", "3", "3")) as world:
+        world.cluster._allocatable = lambda: {"cpu": "4", "pods": "9"}
+        lacking = world.cluster.lacks(world.pods["a"])
+        assert lacking is not None
+        assert lacking[0] == "OutOfcpu"
+        world.server.remove("pods", "default", "b")
+        await world.until("MODIFIED a", "DELETED b")
+        assert world.cluster.lacks(world.pods["a"]) is None

@@ -153,3 +153,16 @@ def test_the_node_may_become_smaller() -> None:
     room.remove("never there")
     room.resize({"cpu": "500m", "pods": "3"})
     assert room.lacks(a_pod(container("a", cpu="1m"), uid="b")) is not None
+
+
+def test_a_resize_that_is_put_off_takes_nothing_from_others() -> None:
+    room = Room({"cpu": "4", "pods": "4"})
+    pod = a_pod(container("a", cpu="1"), uid="a")
+    room.add(pod)
+    asks = a_pod(container("a", cpu="64"), uid="a")
+    had = {"name": "a", "resources": {"requests": {"cpu": "1"}}, "allocatedResources": {"cpu": "1"}}
+    asks["status"] = {"containerStatuses": [had]}
+    assert room.lacks(asks) is not None
+    room.add(asks, granted=True)
+    assert room.lacks(a_pod(container("b", cpu="3"), uid="b")) is None
+    assert room.lacks(a_pod(container("b", cpu="3001m"), uid="b")) is not None

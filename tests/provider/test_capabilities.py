@@ -12,6 +12,7 @@ from bridge.adapter import YES, Adapter, Rate, Support, approximately, no
 from bridge.errors import Invalid, Violation
 from bridge.pods import Manifest
 from bridge.pods.defaults import with_defaults
+from bridge.pods.environment import build
 from bridge.pods.schema import walk_fields
 from bridge.provider import registry
 from bridge.provider.capabilities import (
@@ -22,6 +23,9 @@ from bridge.provider.capabilities import (
     merged,
     unclassified,
 )
+from bridge.provider.translate import translate
+from bridge.rpc.v1 import pod_pb2
+from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.workload import Identity, Observed, Workload
 
 WORDS = approximately("is a hint here")
@@ -206,6 +210,15 @@ def test_no_limit_of_a_disk_is_promised(backend: str) -> None:
     assert any(where.startswith("spec.containers[0].resources.limits") for where in told)
 
 
+def test_labels_of_selinux_are_the_engines_own() -> None:
+    """Where the host has no SELinux a kubelet leaves them aside as well."""
+    adapter = registry.module("engine").Adapter("engine")
+    manifest = pod({"securityContext": {"seLinuxOptions": {"level": "s0:c0,c1"}}})
+    found = assess(adapter, manifest)
+    assert found.possible
+    assert [where for where, _ in found.approximations] == ["spec.securityContext.seLinuxOptions"]
+
+
 def test_values_that_no_backend_can_do() -> None:
     manifest = pod(
         {"os": {"name": "windows"}},
@@ -294,3 +307,46 @@ def test_probes_and_hooks_need_what_they_run_over() -> None:
         "spec.containers[0].lifecycle.postStart.tcpSocket",
     ]
     assert judge(AbleAdapter(cloud, Able(cloud.clock)), manifest, workload).possible
+
+
+class Nameless(PaperAdapter):
+    """Resolves names, but none of a cluster."""
+
+    capabilities: ClassVar[Mapping[str, Support]] = {"spec": YES, "spec.dnsPolicy": WORDS}
+
+
+def named(adapter: Adapter, **values: str) -> list[tuple[str, str]]:
+    env = [{"name": name, "value": value} for name, value in values.items()]
+    manifest = pod(env=env)
+    environment = build(manifest, manifest["spec"]["containers"][0], lambda *_: None).environment
+    who = pod_pb2.PodIdentity(cluster="c", node="n", namespace="d", name="p", uid="u")
+    request = pb.CreatePodRequest(pod=who, environment=[environment])
+    made = translate(request, manifest, start_time=None)
+    return [one for one in judge(adapter, manifest, made).approximations if ".env" in one[0]]
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"),
+    [
+        ("db.prod.svc", True),
+        ("http://db.prod.svc:80/path", True),
+        ("db.prod.svc.cluster.local", True),
+        ("p.sub.ns.pod.cluster.local", True),
+        ("db.svcs.example.com", False),
+        (".svc", False),
+        ("db.cluster.locality", False),
+        ("db.example.com", False),
+    ],
+)
+def test_names_of_services_are_warned_of_where_nothing_resolves_them(
+    value: str, warned: bool
+) -> None:
+    found = named(Nameless(Cloud(lambda: 0.0)), FINE="x", URL=value)
+    assert [one[0] for one in found] == (["spec.containers[0].env[1].value"] if warned else [])
+    # A backend that does what dnsPolicy says has the cluster's DNS.
+    assert named(PaperAdapter(Cloud(lambda: 0.0)), URL=value) == []
+
+
+def test_one_warning_names_every_variable() -> None:
+    ((_, words),) = named(Nameless(Cloud(lambda: 0.0)), B="b.c.svc", A="a.c.svc")
+    assert words.startswith("A, B: ")

@@ -1,0 +1,1 @@
+"""Kubernetes' own end-to-end tests on a node with the `engine` backend."""
