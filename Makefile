@@ -58,7 +58,7 @@ cluster: control-plane ## runs that with a virtual node until Ctrl-C; ON=engine 
 
 conformance: $(STAMP) ## Kubernetes' own end-to-end tests on a node with engine; writes docs/conformance.md
 	@$(BIN)/python -m tools.control_plane.build --e2e
-	@$(BIN)/python -m tools.conformance
+	@$(BIN)/python -m tools.conformance --report docs/conformance.md
 
 fuzz: $(STAMP)   ## a million random and damaged inputs to SPDY and the WebSocket channels
 	@$(BIN)/python tools/fuzz_streams.py

@@ -11,7 +11,7 @@ import orjson
 from adapters.engine import addresses, capabilities, mounts, names, subpaths
 from adapters.engine.abilities import Abilities
 from adapters.engine.check import check
-from adapters.engine.client import Conflict, Engine, part
+from adapters.engine.client import Conflict, Engine, lines, part
 from adapters.engine.facts import Facts
 from adapters.engine.launch import Launcher, Memory
 from adapters.engine.notices import Listener, Notices
@@ -294,8 +294,13 @@ class Adapter(Abilities):
     async def _follow(self, listener: Listener) -> None:
         filters: dict[str, Any] = {**names.filters(self._engine.owner), "type": ["container"]}
         async with self._engine.stream("GET", "events", params={"filters": filters}) as answer:
-            async for line in answer.content:
-                said = orjson.loads(line) if line.strip() else {}
+            async for line in lines(answer):
+                try:
+                    said = orjson.loads(line) if line.strip() else {}
+                except orjson.JSONDecodeError:
+                    # Cut, since it was too long: some container of an image with huge labels.
+                    listener.add_all()
+                    continue
                 action = str(said.get("Action", "")).partition(":")[0]
                 actor = said.get("Actor") or {}
                 labels = actor.get("Attributes") or {}

@@ -38,6 +38,8 @@ _CONNECT = 10.0
 """Seconds to a connection."""
 _CHUNK = 256 * 1024
 """Bytes: the buffer of a raw stream, above which the engine has to wait."""
+_LONGEST_LINE = 256 * 1024
+"""Bytes of a line that are kept."""
 _HEAD = 64 * 1024
 """Bytes: longer answers' heads are none."""
 
@@ -319,6 +321,20 @@ class Engine:
         parts = urlsplit(self._address)
         port = parts.port or (2376 if self._tls else 2375)
         return await asyncio.open_connection(parts.hostname, port, ssl=self._tls, limit=_CHUNK)
+
+
+async def lines(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The answer's lines as they come, without their ends; of a long one only the beginning, since
+    labels of images and words of registries are anybody's."""
+    held = bytearray()
+    async for chunk in answer.content.iter_chunked(_CHUNK):
+        for at, one in enumerate(chunk.split(b"\n")):
+            if at:
+                yield bytes(held)
+                held.clear()
+            held += one[: max(0, _LONGEST_LINE - len(held))]
+    if held:
+        yield bytes(held)
 
 
 def part(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from adapters.engine import references
-from adapters.engine.client import Engine
+from adapters.engine.client import Engine, lines
 from adapters.engine.redaction import without
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable
 from bridge.workload import Container, Identity, Key, PullCredential, Waiting, Workload
@@ -220,12 +220,21 @@ class Images:
         async with self._engine.stream(
             "POST", "images/create", params={"fromImage": reference}, headers=headers
         ) as answer:
-            async for line in answer.content:
-                if line.strip():
-                    said = orjson.loads(line)
-                    if "error" in said:
-                        return str(said["error"])
+            async for line in lines(answer):
+                if words := _error_in(line):
+                    return words
         return ""
+
+
+def _error_in(line: bytes) -> str:
+    """What a line of a pull's progress says went wrong; it may be cut."""
+    if not line.strip():
+        return ""
+    try:
+        said = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return line.decode(errors="replace") if b'"error"' in line else ""
+    return str(said.get("error") or "") if isinstance(said, dict) else ""
 
 
 def _image(reference: str, said: Mapping[str, Any]) -> Image:

@@ -194,6 +194,10 @@ class Adapter:
         except TimeoutError:
             raise Ambiguous(f"{run.id} does not listen") from None
 
+    async def stop_sandbox(self, identity: Identity) -> None:
+        """The pod has ended: what it was given as files goes, its logs stay."""
+        await asyncio.to_thread(self._store.drop_files, identity)
+
     async def delete(self, identity: Identity) -> None:
         """Kills what runs, waits until it has ended, and removes the directory. Unavailable."""
         folder = self._store.folder(identity)

@@ -309,6 +309,17 @@ class Store:
             except OSError as error:
                 raise Unavailable(f"{error.filename}: {error.strerror}") from error
 
+    def drop_files(self, identity: Identity) -> None:
+        """Removes the content of all volumes of files: Secrets lie in no file longer than a
+        container may read them."""
+        try:
+            found = list((self.folder(identity) / "volumes").iterdir())
+        except OSError:
+            return
+        for place in found:
+            if (place / "..data").is_symlink():
+                shutil.rmtree(place, ignore_errors=True)
+
 
 def _make_private(folder: Path) -> None:
     """Makes a folder with all above it that is missing, whatever the umask allows others."""

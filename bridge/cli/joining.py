@@ -31,13 +31,23 @@ if TYPE_CHECKING:
     from bridge.kubelet.serving import Certificates, Serving
     from bridge.kubelet.upkeep import NodeUpkeep
 
+FILES = 65_536
+"""Files that this process may have open, where it is let."""
+REVIEWS = 8
+"""Connections to the API server for the questions of who calls the kubelet's API."""
 PATIENCE = 10.0
 """Seconds that the API server, and the provider, may take to answer before the command gives up."""
 
 
 async def join(config: Config, target: Target) -> int:
     """Keeps the configured nodes until SIGINT or SIGTERM. Pods run on when it stops."""
+    import resource
+
     from bridge.config import default_nodes
+
+    # Each follower of a log is one.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard < 0 else min(hard, FILES), hard))
 
     nodes = default_nodes(config.nodes)
     for index, one in enumerate(nodes):
@@ -76,6 +86,9 @@ async def _join(
     credentials = await _credentials(cluster, node.name)
     agent = f"podbridge/{bridge.__version__}"
     client = await stack.enter_async_context(ApiClient(credentials, user_agent=agent))
+    # Apart: who asks for reviews may be anybody, and must not hold up what the pods need.
+    asking = ApiClient(credentials, user_agent=agent, connections=REVIEWS)
+    reviews = await stack.enter_async_context(asking)
     git_version = await _version(client)
     id_ = await cluster_id(client, cluster.id)
     await _answers(provider, id_)
@@ -93,7 +106,7 @@ async def _join(
         git_version=git_version,
         api_server=(host.strip("[]"), int(port)) if address else None,
         note=_say,
-        serve=_Api(cluster, node, spec, client, provider, folder),
+        serve=_Api(cluster, node, spec, client, reviews, provider, folder),
     )
     tasks = [shim.run()]
     if cluster.identity == "node":
@@ -139,6 +152,7 @@ class _Api:
     node: NodeConfig
     spec: NodeSpec
     client: ApiClient
+    reviews: ApiClient
     provider: ProviderClient
     folder: Path
 
@@ -155,7 +169,7 @@ class _Api:
                 node=spec.name,
                 pods=pods,
                 provider=self.provider,
-                reviews=ApiReviews(client, spec.name),
+                reviews=ApiReviews(self.reviews, spec.name),
                 context=context,
                 address=_anywhere(spec.address),
                 port=spec.port,

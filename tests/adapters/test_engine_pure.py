@@ -32,7 +32,7 @@ from adapters.engine import (
 )
 from adapters.engine.adapter import Adapter
 from adapters.engine.check import check
-from adapters.engine.client import Refused
+from adapters.engine.client import Refused, lines
 from adapters.engine.facts import Facts
 from adapters.engine.images import Backoff, Image, Images
 from adapters.engine.logs import Ending, ending
@@ -747,12 +747,29 @@ class Registry:
         if not self.failure:
             self.images.add(params["fromImage"])
 
-        async def content() -> AsyncIterator[bytes]:
-            yield b'{"status": "Pulling"}\n'
-            if self.failure:
-                yield json.dumps({"error": self.failure}).encode() + b"\n"
+        said = b'{"status": "Pulling"}\nnonsense\n'
+        if self.failure:
+            said += json.dumps({"error": self.failure}).encode() + b"\n"
+        yield _answer(said, 7)
 
-        yield SimpleNamespace(content=content())
+
+def _answer(said: bytes, size: int) -> Any:
+    """An answer that comes in pieces of so many bytes."""
+
+    async def pieces(_: int) -> AsyncIterator[bytes]:
+        for at in range(0, len(said), size):
+            yield said[at : at + size]
+
+    return SimpleNamespace(content=SimpleNamespace(iter_chunked=pieces))
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+async def test_a_line_of_any_length_is_read_within_bounds(size: int) -> None:
+    """Labels of images come in the engine's events, words of registries in its pulls."""
+    said = b"one\n\n" + b"x" * (300 * 1024 if size > 3 else 9) + b"\nlast"
+    found = [one async for one in lines(_answer(said, size))]
+    assert (found[0], found[1], found[3]) == (b"one", b"", b"last")
+    assert found[2] == b"x" * (256 * 1024 if size > 3 else 9)
 
 
 class TestImages:

@@ -351,6 +351,19 @@ async def test_files_change_at_once(bench: ProcessBench) -> None:
         await adapter.update_files(pod.identity, [Files("other")])
 
 
+async def test_the_files_of_an_ended_pod_go_and_its_log_stays(bench: ProcessBench) -> None:
+    adapter = await bench.adapter()
+    files = Files("v", (File("s", b"swordfish", 0o400, True),))
+    pod = sh("cat /conf/s", mounts=[Mount("v", "/conf")], volumes=[files])
+    await bench.launch(adapter, pod)
+    assert (await exit_of(adapter, pod.identity)).code == 0
+    for _ in range(2):
+        await adapter.stop_sandbox(pod.identity)
+    volumes = bench.folder(pod.identity) / "volumes"
+    assert [one for one in volumes.rglob("*") if one.is_file()] == []
+    assert await log(adapter, pod.identity) == b"swordfish"
+
+
 async def test_a_read_only_root(bench: ProcessBench) -> None:
     place = f"/tmp/podbridge-test-{os.getpid()}"
     script = f"touch {place}; touch /dev/shm/x && rm /dev/shm/x; echo y > /rw/f && cat /rw/f"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 
 from aiohttp import web
 
 CONNECTIONS = 2048
-"""Connections at once; more are closed unheard."""
+"""Connections at once, at the most half of the files that this process may have open; more are
+closed unheard."""
 LONGEST_LINE = 256 * 1024
 """Bytes of a request line: the words of a command are in it. Linux gives one word 128 KiB."""
 LONGEST_FIELD = 64 * 1024
@@ -64,6 +66,7 @@ class Refused(asyncio.Protocol):
 
 def connection(server: web.Server | None) -> asyncio.Protocol:
     """What takes a new connection."""
-    if server is None or len(server.connections) >= CONNECTIONS:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if server is None or len(server.connections) >= min(CONNECTIONS, files // 2):
         return Refused()
     return Connection(server)

@@ -29,6 +29,8 @@ from bridge.kubelet.client import Call
 PORT = 10250
 REQUESTS = 1024
 """Requests at once, logs and streams that go on included. More are told to come again."""
+SHORT = 64
+"""Room besides those for requests that are answered at once."""
 HANDSHAKE = 10.0
 """Seconds for a TLS handshake."""
 FAREWELL = 2.0
@@ -222,7 +224,9 @@ class KubeletApi:
             user = await self._gate.authenticate(request, live.current)
             needs = self._needs.get(request.match_info.route, _PROXY)
             await self._gate.authorize(user, request.method, needs)
-            if len(self._serving) > REQUESTS:
+            # Whoever follows logs keeps nobody from asking how the node is.
+            room = REQUESTS + (SHORT if _is_short(request.path) else 0)
+            if len(self._serving) > room:
                 raise web.HTTPServiceUnavailable(
                     text="too many requests at once", headers={"Retry-After": "1"}
                 )
@@ -244,6 +248,17 @@ class KubeletApi:
         shown = transport.get_extra_info("ssl_object") if transport is not None else None
         if shown is not None and shown.context is not live.current:
             request.protocol.close()
+
+
+def _is_short(path: str) -> bool:
+    return path.split("/", 2)[1] in (
+        "healthz",
+        "metrics",
+        "stats",
+        "pods",
+        "runningpods",
+        "configz",
+    )
 
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")

@@ -112,9 +112,11 @@ async def test_too_many_requests_at_once(node: Rig, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(listener, "REQUESTS", 1)
     path = f"/containerLogs/{PATH}/c?follow=true"
     async with node.known().get(path) as following:
-        async with node.known().get("/healthz") as answer:
+        async with node.known().get(path) as answer:
             assert (answer.status, await answer.text()) == (503, "too many requests at once")
             assert answer.headers["Retry-After"] == "1"
+        # How the node is may be asked all the same.
+        assert await node.get("/healthz") == (200, "ok")
         node.adapter.logged(b"end", None)
         assert await following.text() == "end"
     assert await node.get("/healthz") == (200, "ok")
