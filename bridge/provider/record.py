@@ -91,6 +91,8 @@ class Record:
     clock that is set must not reorder what was seen. None: never launched, as far as is known."""
     tried: bool = False
     """A launch was asked for: even without an answer the backend may have it."""
+    unsure: bool = False
+    """It was found at its backend: what of its wanted state is in force there is not known."""
     plan: Plan | None = None
     """The newest plan, where the provider starts each container by itself."""
     observed: Observed | None = None

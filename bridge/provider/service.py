@@ -13,7 +13,7 @@ import orjson
 import bridge
 from bridge import adapter as seam
 from bridge import quantity
-from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported, Violation
+from bridge.errors import Invalid, NotFound, Unavailable, Unsupported, Violation
 from bridge.pods import Manifest
 from bridge.pods.schema import check
 from bridge.provider.backend import Backend
@@ -26,7 +26,7 @@ from bridge.provider.stats import stats
 from bridge.provider.streams import serve_attach, serve_exec, serve_port_forward
 from bridge.provider.tracker import Tracker
 from bridge.provider.translate import Request, pod_request, translate
-from bridge.provider.update import apply, assess, put_in_force
+from bridge.provider.update import apply, assess
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.rpc.v1 import stream_pb2 as streams
@@ -79,21 +79,24 @@ class Provider:
         self._remember(record, request.recorded)
         # What runs already is adopted: only what has not begun can be refused.
         begun = known is not None and known.launched_at is not None
-        able, approximations = self._place(
-            record, backends, judged=not (begun or request.recorded.started)
-        )
+        judged = not (begun or request.recorded.started)
+        unlisted = ", ".join(one.name for one in backends if not one.synced.is_set())
+        try:
+            able, approximations = self._place(record, backends, judged=judged)
+        except (Invalid, Unsupported):
+            if known is None and request.recorded.backend and unlisted:
+                # It may run there already, and then nothing refuses it.
+                raise Unavailable(f"waiting for {unlisted} to be listed") from None
+            raise
         if len(able) > 1:
-            if unlisted := [one.name for one in backends if not one.synced.is_set()]:
+            if unlisted:
                 # One of them may have the pod already.
-                raise Unavailable(f"waiting for {', '.join(unlisted)} to be listed")
+                raise Unavailable(f"waiting for {unlisted} to be listed")
             return pb.CreatePodResponse(
                 proposed=pb.Proposed(backend=able[0], attempt=identity.attempt)
             )
         if known is not None:
-            async with known.updating:
-                self._take_over(known, record)
-                if not self.read_only:
-                    await put_in_force(known, self._tracker.backends[able[0]].adapter)
+            self._take_over(known, record)
             return _accepted(known, approximations)
         record.backend = self._tracker.backends[able[0]]
         self._tracker.add(record)
@@ -109,10 +112,8 @@ class Provider:
         async with record.updating:
             try:
                 await self._update(record, record.backend, request, record.identity)
-            except BridgeError as error:
+            except (Invalid, Unsupported) as error:
                 _log.warning("pod %s: %s", record.identity.uid, error)
-                return
-            record.not_ready = _not_ready(request)
 
     async def update_pod(self, request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
         """`UpdatePod`."""
@@ -139,6 +140,7 @@ class Provider:
         change = assess(record, backend.adapter, manifest, workload)
         await apply(record, backend, change)
         record.request, record.generation = request, request.generation
+        record.not_ready = _not_ready(request)
         self._tracker.changed(record)
         return pb.UpdatePodResponse(generation=record.generation)
 
@@ -368,7 +370,7 @@ def _gives_way(known: Record, identity: Identity) -> bool:
     )
 
 
-def _not_ready(request: pb.CreatePodRequest) -> dict[str, Waiting]:
+def _not_ready(request: Request) -> dict[str, Waiting]:
     """By container: what it refers to is missing."""
     return {
         one.container: Waiting(one.not_ready.reason, one.not_ready.message)

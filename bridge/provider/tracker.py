@@ -19,6 +19,7 @@ from bridge.provider.driver import Driver, is_news, resend_at, sooner
 from bridge.provider.journal import Journal, new_epoch
 from bridge.provider.placement import no_room
 from bridge.provider.record import Record
+from bridge.provider.update import put_in_force
 from bridge.queue import KeyedQueue
 from bridge.workload import Exit, Observed, Waiting
 
@@ -170,6 +171,7 @@ class Tracker:
             record.others[backend.name, identity.attempt] = (backend, identity)
             return
         record.backend = backend
+        record.unsure = record.unsure or (record.launched_at is None and not record.tried)
         record.launched_at = record.launched_at or at
         record.observed_at = at
         record.missing = 0
@@ -243,8 +245,13 @@ class Tracker:
         assert backend is not None
         record.problem = None
         if record.workload is not None and backend.containers is not None:
-            return await self._drive(record, backend)
-        return await self._follow(record, backend)
+            wake = await self._drive(record, backend)
+        else:
+            wake = await self._follow(record, backend)
+        if record.unsure and record.workload is not None and not self.read_only:
+            await put_in_force(record, backend.adapter)
+            record.unsure = False
+        return wake
 
     async def _launch(self, record: Record) -> bool:
         """Makes the backend have it, if that is due now. False: not yet, or never."""

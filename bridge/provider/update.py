@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ def assess(record: Record, adapter: seam.Adapter, manifest: Manifest, workload: 
         ):
             words = f"cannot be changed while the pod runs on {adapter.name}"
             refused.append(Violation(path, words))
-    if files and not isinstance(adapter, seam.Updates):
+    if files and _has_begun(record) and not isinstance(adapter, seam.Updates):
         refused.append(Violation("spec.volumes", f"{adapter.name} cannot change a running volume"))
     if refused:
         raise Unsupported(violations=refused)
@@ -84,7 +84,7 @@ async def apply(record: Record, backend: Backend, change: Change) -> None:
     _count(record, backend, size)
     try:
         adapter = backend.adapter
-        if change.files and isinstance(adapter, seam.Updates):
+        if change.files and _has_begun(record) and isinstance(adapter, seam.Updates):
             await adapter.update_files(record.identity, change.files)
         if isinstance(adapter, seam.Resizes):
             await _resize(record, adapter, change)
@@ -102,22 +102,39 @@ async def apply(record: Record, backend: Backend, change: Change) -> None:
             record.health_of(state).kill = kill
 
 
+def _has_begun(record: Record) -> bool:
+    """Whether its backend may have it: before that there is nothing to change there."""
+    return record.tried or record.launched_at is not None
+
+
 async def put_in_force(record: Record, adapter: seam.Adapter) -> None:
     """Of a pod that was found running: nobody knows what of its wanted state is in force, so that
-    all that can be changed is ordered again. What fails is left as it is."""
+    all that can be changed is ordered again. Raises what is worth another try.
+
+    A container that is to be restarted for another size is left as it is: whether its size is
+    another one is not known.
+    """
     workload, seen = record.workload, record.observed
     if workload is None or seen is None or seen.ended or record.ended:
         return
     files = [one for one in workload.volumes if isinstance(one, Files)]
+    if files and isinstance(adapter, seam.Updates):
+        await _try(record, adapter.update_files(record.identity, files))
+    for container in workload.containers:
+        state = seen.container(container.name)
+        running = state is not None and isinstance(state.state, Running)
+        if running and not container.resize_restarts and isinstance(adapter, seam.Resizes):
+            await _try(record, adapter.resize(record.identity, container))
+
+
+async def _try(record: Record, call: Awaitable[None]) -> None:
     try:
-        if files and isinstance(adapter, seam.Updates):
-            await adapter.update_files(record.identity, files)
-        for container in workload.containers:
-            state = seen.container(container.name)
-            running = state is not None and isinstance(state.state, Running)
-            if running and isinstance(adapter, seam.Resizes):
-                await adapter.resize(record.identity, container)
+        await call
+    except NotFound:
+        return  # It has just ended.
     except BridgeError as error:
+        if not error.permanent:
+            raise
         _log.warning("pod %s is adopted as it was: %s", record.identity.uid, error)
 
 

@@ -11,13 +11,14 @@ from support import virtual
 from support.paper import Cloud, PaperAdapter
 from test_provider import Watcher, a_pod, asked, cloud, runs
 
+from bridge.errors import BridgeError, NotFound, Unavailable
 from bridge.pods import Manifest
 from bridge.provider.backend import Backend
 from bridge.provider.service import Provider
 from bridge.provider.tracker import Tracker
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
-from bridge.workload import Files, Identity, Workload
+from bridge.workload import Container, Files, Identity, Workload
 
 MIB = 1 << 20
 RECORDED = pod_pb2.Recorded(backend="paper", started=True)
@@ -30,6 +31,9 @@ class Spy(PaperAdapter):
         super().__init__(sky)
         self.given: list[Workload] = []
         self.files: list[bytes] = []
+        self.resized: list[str] = []
+        self.errors: list[BridgeError] = []
+        """Of the next calls that change files."""
 
     async def run(self, workload: Workload) -> None:
         self.given.append(workload)
@@ -39,13 +43,20 @@ class Spy(PaperAdapter):
         self.given.append(workload)
         await super().start(workload, container, restart)
 
-    async def update_files(self, _: Identity, volumes: Sequence[Files]) -> None:
+    async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
+        if identity.key not in self.cloud.pods:
+            raise NotFound("no such pod")
+        if self.errors:
+            raise self.errors.pop(0)
         self.files += [file.content for one in volumes for file in one.files]
+
+    async def resize(self, _: Identity, container: Container) -> None:
+        self.resized.append(container.name)
 
 
 @asynccontextmanager
 async def life(
-    sky: Cloud, max_run: float = 3600.0, **limits: int
+    sky: Cloud, max_run: float = 3600.0, *, settled: bool = True, **limits: int
 ) -> AsyncIterator[tuple[Provider, Watcher, Spy, Backend]]:
     """One process of a provider; the cloud outlives it."""
     spy = Spy(sky)
@@ -54,7 +65,8 @@ async def life(
     watcher = Watcher(provider)
     tasks = [asyncio.create_task(provider.run()), asyncio.create_task(watcher.follow())]
     try:
-        await provider.settled()
+        if settled:
+            await provider.settled()
         yield provider, watcher, spy, backend
     finally:
         for task in tasks:
@@ -101,6 +113,7 @@ def test_contents_that_changed_while_nobody_looked_are_put_in_force() -> None:
             assert spy.files == []
         async with life(sky) as (provider, _, spy, _):
             await provider.create_pod(with_file(b"new", recorded=RECORDED))
+            await provider.settled()
             assert spy.files == [b"new"]
             # Another caller, who was away, and one who says the same again.
             for _ in range(2):
@@ -179,5 +192,101 @@ def test_a_later_attempt_takes_the_place_of_a_launch_that_never_began() -> None:
                 1,
                 1,
             ]
+
+    virtual.run(story())
+
+
+def test_contents_are_put_in_force_though_the_backend_is_listed_late_or_is_busy() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(1000, 0))
+        async with life(sky) as (provider, watcher, _, _):
+            await provider.create_pod(with_file(b"old"))
+            await watcher.until("one", runs)
+        sky.list_takes = 5
+        async with life(sky, settled=False) as (provider, watcher, spy, _):
+            spy.errors = [Unavailable("busy"), Unavailable("still busy")]
+            await provider.create_pod(with_file(b"new", recorded=RECORDED))
+            await watcher.until("one", runs)
+            await asyncio.sleep(60)
+            assert spy.files == [b"new"]
+
+    virtual.run(story())
+
+
+def test_what_may_run_already_is_not_refused_before_its_backend_is_listed() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(1000, 0))
+        async with life(sky, memory=1000 * MIB) as (provider, watcher, _, _):
+            await provider.create_pod(asked(sized("500Mi")))
+            await watcher.until("one", runs)
+        sky.list_takes = 5
+        async with life(sky, settled=False, memory=400 * MIB) as (provider, watcher, _, _):
+            # That it runs never reached Kubernetes.
+            again = asked(sized("500Mi"), recorded=pod_pb2.Recorded(backend="paper"))
+            with pytest.raises(Unavailable, match="to be listed"):
+                await provider.create_pod(again)
+            await provider.settled()
+            assert (await provider.create_pod(again)).accepted.backend == "paper"
+
+    virtual.run(story())
+
+
+def test_a_size_that_needs_a_restart_is_not_forced_on_what_was_found() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(1000, 0))
+        pod = sized("100Mi")
+        policy = {"resourceName": "memory", "restartPolicy": "RestartContainer"}
+        pod["spec"]["containers"][0]["resizePolicy"] = [policy]
+        for _ in range(2):
+            async with life(sky) as (provider, watcher, spy, _):
+                await provider.create_pod(asked(pod, generation=1))
+                await watcher.until("one", runs)
+                await asyncio.sleep(60)
+                assert spy.resized == []
+
+    virtual.run(story())
+
+
+def _waits(ready: bool) -> list[pod_pb2.ContainerEnvironment]:
+    one = pod_pb2.ContainerEnvironment(container="c")
+    if not ready:
+        one.not_ready.reason = "CreateContainerConfigError"
+    return [one]
+
+
+def test_a_pod_starts_once_the_volume_that_it_waits_for_is_there() -> None:
+    async def story() -> None:
+        async with life(cloud()) as (provider, watcher, spy, _):
+            first = with_file(b"x", environment=_waits(ready=False))
+            del first.volumes[0].files[:]
+            await provider.create_pod(first)
+            await asyncio.sleep(20)
+            assert spy.given == []
+            await provider.create_pod(with_file(b"x", environment=_waits(ready=True)))
+            await watcher.until("one", runs)
+            (volume,) = spy.given[0].volumes
+            assert isinstance(volume, Files)
+            assert [one.content for one in volume.files] == [b"x"]
+
+    virtual.run(story())
+
+
+def test_a_pod_that_is_changed_while_it_waits_starts() -> None:
+    async def story() -> None:
+        async with life(cloud()) as (provider, watcher, _, _):
+            await provider.create_pod(asked(a_pod(), generation=1, environment=_waits(ready=False)))
+            pod = a_pod()
+            pod["spec"]["containers"][0]["image"] = "j"
+            newer = asked(pod, generation=2, environment=_waits(ready=True))
+            assert (await provider.create_pod(newer)).accepted.generation == 1
+            await provider.update_pod(
+                pb.UpdatePodRequest(
+                    pod=newer.pod,
+                    manifest=newer.manifest,
+                    generation=2,
+                    environment=newer.environment,
+                )
+            )
+            await watcher.until("one", runs)
 
     virtual.run(story())
