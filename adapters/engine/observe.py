@@ -237,7 +237,10 @@ def observed(
             shown.append(state)
     pause = pod.pause
     lost = not leaving and (
-        pause is None or (not pause.is_new and (broken or _was_lost(pod, pause, facts)))
+        # Volumes alone are of a launch, or of a removal, that did not come to its end.
+        bool(pod.runs)
+        if pause is None
+        else not pause.is_new and (broken or _was_lost(pod, pause, facts))
     )
     wanted = _words(pause, "containers") if pause is not None else []
     seen = {one.name for one in shown if not isinstance(one.state, Waiting)}

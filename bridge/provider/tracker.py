@@ -171,8 +171,9 @@ class Tracker:
             record.others[backend.name, identity.attempt] = (backend, identity)
             return
         record.backend = backend
-        record.unsure = record.unsure or (record.launched_at is None and not record.tried)
-        record.launched_at = record.launched_at or at
+        if not _is_half_made(observed):
+            record.unsure = record.unsure or (record.launched_at is None and not record.tried)
+            record.launched_at = record.launched_at or at
         record.observed_at = at
         record.missing = 0
         if record.observed is not None and _is_older(observed, record.observed):
@@ -371,7 +372,8 @@ class Tracker:
             if record.backend is not None and not record.lost:
                 await record.backend.stop_sandbox(record.identity)
             return None
-        if record.backend is not None and (record.tried or record.launched_at is not None):
+        there = record.tried or record.launched_at is not None or record.observed is not None
+        if record.backend is not None and there:
             await record.backend.delete(record.identity)
         for backend, identity in record.others.values():
             await backend.delete(identity)
@@ -420,6 +422,12 @@ class Tracker:
         self._waiting.pop(record.key, None)
         self.queue.forget(record.key)
         self.journal(record.identity.cluster, record.identity.node).forget(record.identity.uid)
+
+
+def _is_half_made(seen: Observed) -> bool:
+    """Whether a launch began and did not come to its end: no container was made, and the backend
+    has accepted nothing. It is launched again; where Kubernetes knows that it ran, it is lost."""
+    return not seen.containers and not seen.ended and seen.accepted_at is None
 
 
 def _is_older(one: Observed, known: Observed) -> bool:

@@ -18,7 +18,7 @@ from bridge.provider.service import Provider
 from bridge.provider.tracker import Tracker
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
-from bridge.workload import Container, Files, Identity, Workload
+from bridge.workload import Container, Files, Identity, Observed, Workload
 
 MIB = 1 << 20
 RECORDED = pod_pb2.Recorded(backend="paper", started=True)
@@ -288,5 +288,28 @@ def test_a_pod_that_is_changed_while_it_waits_starts() -> None:
                 )
             )
             await watcher.until("one", runs)
+
+    virtual.run(story())
+
+
+def test_a_launch_that_did_not_come_to_its_end_is_made_again_and_deleted_whole() -> None:
+    async def story() -> None:
+        request = asked(a_pod())
+        who = request.pod
+        half = Observed(Identity(who.cluster, who.node, who.namespace, who.name, who.uid))
+        sky = cloud()
+        sky.pods[half.identity.key] = half
+        async with life(sky) as (provider, watcher, spy, _):
+            await provider.create_pod(request)
+            await watcher.until("one", runs)
+            assert [one.identity.uid for one in spy.given] == [who.uid, who.uid]
+        sky.pods[half.identity.key] = half
+        async with life(sky) as (provider, watcher, spy, _):
+            await provider.delete_pod(pb.DeletePodRequest(pod=who))
+            await watcher.ended("one")
+            await watcher.ack("one")
+            await provider.settled()
+            assert spy.given == []
+            assert not sky.pods
 
     virtual.run(story())
