@@ -372,7 +372,8 @@ class Tracker:
             if record.backend is not None and not record.lost:
                 await record.backend.stop_sandbox(record.identity)
             return None
-        there = record.tried or record.launched_at is not None or record.observed is not None
+        half = record.observed is not None and _is_half_made(record.observed)
+        there = record.tried or record.launched_at is not None or half
         if record.backend is not None and there:
             await record.backend.delete(record.identity)
         for backend, identity in record.others.values():
