@@ -121,11 +121,12 @@ class Containers(Protocol):
 
 @runtime_checkable
 class Sandboxes(Protocol):
-    """Holds something for a pod besides its containers: an address, namespaces, ports of a host."""
+    """Holds something for a pod besides its containers: an address, namespaces, ports of a host,
+    files that only containers read."""
 
     async def stop_sandbox(self, identity: Identity) -> None:
-        """Lets go of it, since the pod has ended and its end is known; logs and files stay until
-        the deletion (CRI's StopPodSandbox). Again, or unknown: nothing to do."""
+        """Lets go of it, since the pod has ended and its end is known; its logs stay until the
+        deletion (CRI's StopPodSandbox). Again, or unknown: nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,10 +149,11 @@ def usage(keepers: Iterable[int]) -> dict[int, tuple[int, int]]:
         if own is None:
             continue
         below = {one: processes[one] for one in _below({keeper}, children)}
-        cpu = _sum(own, _WAITED_FOR) * tick
-        for pid, fields in below.items():
-            # Whoever has used less than a tick has used something all the same.
-            cpu += max(_sum(fields, _TIMES) * tick, _ran(pid)) + _sum(fields, _WAITED_FOR) * tick
+        ticks = _sum(own, _WAITED_FOR)
+        ticks += sum(_sum(fields, (*_TIMES, *_WAITED_FOR)) for fields in below.values())
+        # Less than a tick is something all the same. The two are never added up: what has ended is
+        # counted in ticks alone, and a sum must not fall.
+        cpu = ticks * tick if ticks else min(sum(map(_ran, below)), tick - 1)
         pages = sum(int(fields[_RESIDENT]) for fields in below.values())
         found[keeper] = (cpu, pages * page)
     return found
