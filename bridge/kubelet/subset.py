@@ -8,13 +8,12 @@ as it is. What its author asked for narrows that further, and can never widen it
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
-from bridge.agent.provider import ProviderClient
+from bridge.agent.provider import Passing, ProviderClient
 from bridge.errors import Invalid, Unavailable, Violation
 from bridge.pods import Manifest
 from bridge.rpc.v1 import provider_pb2 as pb
-from bridge.rpc.v1 import stream_pb2 as streams
 
 ANNOTATION = "podbridge.io/backend"
 """Names or types of backends, with commas, as the provider takes it."""
@@ -48,8 +47,8 @@ def narrowed(pod: Manifest, backends: Sequence[pb.Backend]) -> Manifest:
     return {**pod, "metadata": {**metadata, "annotations": own}}
 
 
-class Subset:
-    """`ProviderClient` for the pod loop of a node over some backends.
+class Subset(Passing):
+    """The provider for the pod loop of a node over some backends.
 
     `backends` gives those that the node has, as the provider offers them; None: not heard yet.
     """
@@ -57,7 +56,8 @@ class Subset:
     def __init__(
         self, provider: ProviderClient, backends: Callable[[], Sequence[pb.Backend] | None]
     ) -> None:
-        self._provider, self._backends = provider, backends
+        super().__init__(provider)
+        self._backends = backends
 
     def _narrow(self, manifest: bytes) -> bytes:
         if not (backends := self._backends()):
@@ -69,51 +69,3 @@ class Subset:
         if not request.recorded.backend:
             request.manifest = self._narrow(request.manifest)
         return await self._provider.create_pod(request)
-
-    async def update_pod(self, request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
-        """`UpdatePod`."""
-        return await self._provider.update_pod(request)
-
-    async def delete_pod(self, request: pb.DeletePodRequest) -> pb.DeletePodResponse:
-        """`DeletePod`."""
-        return await self._provider.delete_pod(request)
-
-    async def ack_pods(self, request: pb.AckPodsRequest) -> pb.AckPodsResponse:
-        """`AckPods`."""
-        return await self._provider.ack_pods(request)
-
-    def watch_node(self, request: pb.WatchNodeRequest) -> AsyncIterator[pb.WatchNodeResponse]:
-        """`WatchNode`."""
-        return self._provider.watch_node(request)
-
-    def watch_pods(self, request: pb.WatchPodsRequest) -> AsyncIterator[pb.WatchPodsResponse]:
-        """`WatchPods`."""
-        return self._provider.watch_pods(request)
-
-    def get_container_logs(
-        self, request: pb.GetContainerLogsRequest
-    ) -> AsyncIterator[pb.GetContainerLogsResponse]:
-        """`GetContainerLogs`."""
-        return self._provider.get_container_logs(request)
-
-    def exec(
-        self, requests: AsyncIterator[streams.ExecRequest]
-    ) -> AsyncGenerator[streams.ExecResponse, None]:
-        """`Exec`."""
-        return self._provider.exec(requests)
-
-    def attach(
-        self, requests: AsyncIterator[streams.AttachRequest]
-    ) -> AsyncGenerator[streams.AttachResponse, None]:
-        """`Attach`."""
-        return self._provider.attach(requests)
-
-    def port_forward(
-        self, requests: AsyncIterator[streams.PortForwardRequest]
-    ) -> AsyncGenerator[streams.PortForwardResponse, None]:
-        """`PortForward`."""
-        return self._provider.port_forward(requests)
-
-    async def get_stats(self, request: pb.GetStatsRequest) -> pb.GetStatsResponse:
-        """`GetStats`."""
-        return await self._provider.get_stats(request)

@@ -14,7 +14,6 @@ import contextlib
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _told)
     try:
-        with _folder(given.folder) as folder:
+        with handle.folder_at(given.folder, "podbridge-conformance-") as folder:
             return _run(given, folder)
     except (assets.Missing, engine.Missing, images.NotHere, node.NotReady) as error:
         _say(f"error: {error}")
@@ -131,18 +130,6 @@ def _keep_idle(results: Sequence[suite.Result]) -> int:
     known.IDLE.write_text("".join(f"{name}\n" for name in passed), "utf-8")
     _say(f"{len(passed)} of {len(results)} pass on a node that runs nothing")
     return 0
-
-
-@contextlib.contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given.resolve()
-        return
-    with tempfile.TemporaryDirectory(
-        prefix="podbridge-conformance-", ignore_cleanup_errors=True
-    ) as one:
-        yield Path(one)
 
 
 def _told(_: int, __: object) -> None:

@@ -16,6 +16,7 @@ import signal
 import string
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,17 @@ ORDER = 120.0
 """Seconds that one component may take to stop or start."""
 RUN = Path(__file__).resolve().with_name("run.py")
 _LETTERS = string.ascii_lowercase + string.digits
+
+
+@contextlib.contextmanager
+def folder_at(given: Path | None, prefix: str) -> Iterator[Path]:
+    """The folder that was named, made where it is not there; else a temporary one, and its end."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as one:
+        yield Path(one)
 
 
 class NotRunning(Exception):

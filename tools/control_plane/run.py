@@ -20,12 +20,11 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tools.control_plane import assets
+from tools.control_plane import assets, handle
 from tools.control_plane.components import API_SERVER, METRICS, PORTS, Setup
 from tools.control_plane.plane import STOP, Broken, Plane, parent_is
 from tools.control_plane.recipes import VERSIONS, release
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     except assets.Missing as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
-    with _folder(given.folder) as folder:
+    with handle.folder_at(given.folder, "podbridge-cluster-") as folder:
         extra: dict[str, list[str]] = {}
         if given.trusting:
             nobody = "--kubelet-certificate-authority="
@@ -102,18 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="what runs beside it")
     return parser
-
-
-@contextlib.contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given.resolve()
-        return
-    with tempfile.TemporaryDirectory(
-        prefix="podbridge-cluster-", ignore_cleanup_errors=True
-    ) as one:
-        yield Path(one)
 
 
 def _told(number: int, _: object) -> None:
