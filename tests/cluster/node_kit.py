@@ -531,3 +531,18 @@ def _uses(pid: int, marker: bytes) -> str:
     if not command or not any(marker in one for one in parts):
         return ""
     return command.replace(bytes(1), b" ").decode(errors="replace").strip()
+
+
+@contextlib.contextmanager
+def kept(plane: ControlPlane, folder: Path, **options: Any) -> Iterator[Place]:
+    """A place with a node that all tests of a file share and leave as it is."""
+    with place(plane, folder) as made:
+        made.up(**options)
+        yield made
+        made.api.close()
+
+
+def fresh(made: Place) -> Place:
+    """That place for the next test: the API server ends connections idle for 90 seconds."""
+    made.api.close()
+    return made

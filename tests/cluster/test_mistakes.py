@@ -32,18 +32,14 @@ MERGE = "application/merge-patch+json"
 def _shared(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    with node_kit.place(control_plane, tmp_path_factory.mktemp("shared")) as made:
-        made.up()
+    with node_kit.kept(control_plane, tmp_path_factory.mktemp("shared")) as made:
         yield made
-        made.api.close()
 
 
 @pytest.fixture
 def shared(_shared: Place) -> Place:
     """A node on `process`, for all tests that leave it as it is."""
-    # The API server ends connections that were idle for 90 seconds.
-    _shared.api.close()
-    return _shared
+    return node_kit.fresh(_shared)
 
 
 @pytest.fixture

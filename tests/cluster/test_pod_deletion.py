@@ -26,18 +26,14 @@ STUBBORN = "trap '' TERM; while :; do sleep 0.05; done"
 def _shared(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    with node_kit.place(control_plane, tmp_path_factory.mktemp("deletion")) as made:
-        made.up()
+    with node_kit.kept(control_plane, tmp_path_factory.mktemp("deletion")) as made:
         yield made
-        made.api.close()
 
 
 @pytest.fixture
 def shared(_shared: Place) -> Place:
     """A node on `process`."""
-    # The API server ends connections that were idle for 90 seconds.
-    _shared.api.close()
-    return _shared
+    return node_kit.fresh(_shared)
 
 
 def status_of(pod: Object, name: str = "main") -> Any:

@@ -23,18 +23,15 @@ SIZE = {"cpu": "4", "memory": "4Gi"}
 def _shared(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    with node_kit.place(control_plane, tmp_path_factory.mktemp("pods")) as made:
-        made.up(backends=[{"name": "process", "type": "process", **SIZE}])
+    size = [{"name": "process", "type": "process", **SIZE}]
+    with node_kit.kept(control_plane, tmp_path_factory.mktemp("pods"), backends=size) as made:
         yield made
-        made.api.close()
 
 
 @pytest.fixture
 def shared(_shared: Place) -> Place:
     """A node of four CPUs on `process`."""
-    # The API server ends connections that were idle for 90 seconds.
-    _shared.api.close()
-    return _shared
+    return node_kit.fresh(_shared)
 
 
 def status_of(pod: Object, name: str = "main") -> Any:

@@ -44,6 +44,13 @@ RUN = Path(__file__).resolve().with_name("run.py")
 _LETTERS = string.ascii_lowercase + string.digits
 
 
+def _stands_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    states = [(one / "stat").read_text().rpartition(")")[2].split()[0] for one in threads]
+    return all(state in ("T", "t", "Z", "X") for state in states)
+
+
 @contextlib.contextmanager
 def folder_at(given: Path | None, prefix: str) -> Iterator[Path]:
     """The folder that was named, made where it is not there; else a temporary one, and its end."""
@@ -182,6 +189,12 @@ class ControlPlane:
         """While this goes on one component accepts connections and answers nothing."""
         os.kill(self.pids[name], signal.SIGSTOP)
         try:
+            # Each of its threads stops when it next is looked at: until then it may answer.
+            deadline = time.monotonic() + ORDER
+            while not _stands_still(self.pids[name]):
+                if time.monotonic() > deadline:
+                    raise NotRunning(f"{name} does not stop")
+                time.sleep(0.01)
             yield
         finally:
             os.kill(self.pids[name], signal.SIGCONT)
