@@ -6,10 +6,9 @@ import asyncio
 import base64
 import io
 import json
-import os
 import struct
 import tarfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from adapters.engine import (
     client,
     discovery,
     holder,
-    monitor,
     names,
     observe,
     oom,
@@ -30,16 +28,11 @@ from adapters.engine import (
     references,
     specs,
 )
-from adapters.engine.adapter import Adapter
 from adapters.engine.check import check
-from adapters.engine.client import Refused, lines
 from adapters.engine.facts import Facts
-from adapters.engine.images import Backoff, Image, Images
 from adapters.engine.logs import Ending, ending
-from adapters.engine.place import Place
 from adapters.engine.redaction import redacted
 from adapters.engine.scratch import Scratch, hosts, tar
-from adapters.engine.sight import Sight
 from bridge.errors import (
     BridgeError,
     Invalid,
@@ -58,9 +51,7 @@ from bridge.workload import (
     PullCredential,
     Resources,
     Role,
-    Running,
     Security,
-    Waiting,
     Workload,
 )
 
@@ -80,6 +71,23 @@ def workload(*containers: Container, **more: Any) -> Workload:
 def body(one: Container, host: specs.Host = HOST, image_user: str = "", **more: Any) -> Any:
     run = specs.Run("p" * 64, 0, "sha256:1", image_user, ())
     return specs.run(workload(one, **more), one, run, host)
+
+
+def seen(
+    name: str = "", restart: int = 0, status: str = "running", id_: str = "", **labels: str
+) -> observe.Entry:
+    more = {"containers": "main", "mains": "main", **labels}
+    found = names.labels(WHO, "me", **more)
+    return observe.Entry(
+        id=id_ or f"{name}{restart}" or "pause",
+        identity=WHO,
+        status=status,
+        created=100.0,
+        container=name,
+        restart=restart,
+        labels=found,
+        addresses=() if name else ("10.0.0.2",),
+    )
 
 
 class TestReferences:
@@ -325,153 +333,6 @@ class TestNames:
         assert names.identity_of(labels) == WHO
         assert names.identity_of({}) is None
         assert names.identity_of({**labels, names.ATTEMPT: "x"}) is None
-
-
-def seen(
-    name: str = "", restart: int = 0, status: str = "running", id_: str = "", **labels: str
-) -> observe.Entry:
-    more = {"containers": "main", "mains": "main", **labels}
-    found = names.labels(WHO, "me", **more)
-    return observe.Entry(
-        id=id_ or f"{name}{restart}" or "pause",
-        identity=WHO,
-        status=status,
-        created=100.0,
-        container=name,
-        restart=restart,
-        labels=found,
-        addresses=() if name else ("10.0.0.2",),
-    )
-
-
-def ended_at(at: float, code: int = 0) -> observe.Fact:
-    return observe.Fact(Exit(code, at, "Error" if code else "Completed"), "podman://x")
-
-
-class TestObserve:
-    PAUSE = seen(id_="pause")
-    RUNS = observe.Fact(Running(101.0), "podman://x")
-
-    def look(
-        self, entries: Sequence[observe.Entry], facts: Mapping[str, observe.Fact], **more: Any
-    ) -> Any:
-        pod = observe.pods(entries)[WHO.key]
-        return observe.observed(pod, facts, more.pop("waits", {}), **more)
-
-    def test_a_running_pod(self) -> None:
-        found = self.look([self.PAUSE, seen("main")], {"main0": self.RUNS})
-        assert found.identity == WHO
-        assert found.pod_ips == ("10.0.0.2",)
-        assert isinstance(found.containers[0].state, Running)
-        assert (found.ended, found.disrupted, found.accepted_at) == (False, False, 100.0)
-
-    def test_the_last_run_counts_and_the_one_before_is_told(self) -> None:
-        runs = [seen("main", 3, "exited"), seen("main", 4)]
-        facts = {"main3": ended_at(102.0, 7), "main4": self.RUNS}
-        (state,) = self.look([self.PAUSE, *runs], facts).containers
-        assert state.restart == 4
-        assert state.previous.code == 7
-
-    def test_what_waits_is_told_before_there_is_a_container(self) -> None:
-        waits = {"main": (5, Waiting("ImagePullBackOff", "words"))}
-        runs = [seen("main", 4, "exited")]
-        found = self.look([self.PAUSE, *runs], {"main4": ended_at(102.0, 7)}, waits=waits)
-        (state,) = found.containers
-        assert (state.restart, state.state.reason) == (5, "ImagePullBackOff")
-        assert state.previous.code == 7
-        assert state.container_id == ""
-        assert not found.ended
-
-    def test_a_wait_for_a_run_that_is_there_is_over(self) -> None:
-        waits = {"main": (4, Waiting("ErrImagePull"))}
-        found = self.look([self.PAUSE, seen("main", 4)], {"main4": self.RUNS}, waits=waits)
-        (state,) = found.containers
-        assert isinstance(state.state, Running)
-
-    def test_it_has_ended_when_every_container_has(self) -> None:
-        pair = {"containers": "init,main"}
-        holder = seen(id_="pause", **pair)
-        init, main = seen("init", 0, "exited", **pair), seen("main", 0, "exited", **pair)
-        facts = {"init0": ended_at(101.0), "main0": ended_at(102.0)}
-        assert not self.look([holder, init], facts).ended
-        assert self.look([holder, init], facts, stopped=True).ended
-        assert self.look([holder, init, main], facts).ended
-
-    def test_a_dead_pause_container_disrupts_what_had_not_ended(self) -> None:
-        dead = replace(self.PAUSE, status="exited")
-        main = seen("main", 0, "exited")
-        facts = {"pause": ended_at(110.0, 137), "main0": ended_at(109.0)}
-        assert not self.look([dead, main], facts).disrupted
-        later = {**facts, "main0": ended_at(111.0, 137)}
-        found = self.look([dead, main], later)
-        assert (found.disrupted, found.ended) == (True, True)
-        # Nothing has run beside it: it will be started again.
-        found = self.look([dead], facts)
-        assert (found.disrupted, found.ended) == (False, False)
-        assert not self.look([dead], facts, leaving=True).disrupted
-        assert self.look([main], facts).disrupted
-
-    def test_times_have_nanoseconds(self) -> None:
-        assert observe.parse_time("1970-01-01T00:00:01.5Z") == 1.5
-        assert observe.parse_time("1970-01-01T02:00:00.123456789+02:00") == pytest.approx(0.1234568)
-        assert observe.parse_time("0001-01-01T00:00:00Z") is None
-
-    @pytest.mark.parametrize(
-        ("state", "expected"),
-        [
-            ({"ExitCode": 0}, (0, "Completed", 0)),
-            ({"ExitCode": 3}, (3, "Error", 0)),
-            ({"ExitCode": 137}, (137, "Error", 9)),
-            ({"ExitCode": 143}, (143, "Error", 15)),
-            ({"ExitCode": 137, "OOMKilled": True}, (137, "OOMKilled", 9)),
-            ({"ExitCode": -1}, (137, "ContainerStatusUnknown", 0)),
-            (
-                {"ExitCode": 0, "FinishedAt": "0001-01-01T00:00:00Z"},
-                (137, "ContainerStatusUnknown", 0),
-            ),
-        ],
-    )
-    def test_exits(self, state: dict[str, Any], expected: tuple[int, str, int]) -> None:
-        times = {"StartedAt": "1970-01-01T00:00:01Z", "FinishedAt": "1970-01-01T00:00:02Z"}
-        found = observe.ended({**times, **state}, 0.0)
-        assert (found.code, found.reason, found.signal) == expected
-
-    def test_what_the_engine_lists(self) -> None:
-        said = {
-            "Id": "abc",
-            "Names": ["/" + names.run(WHO, "main", 2)],
-            "State": "Running",
-            "Created": 7,
-            "Labels": names.labels(WHO, "me", container="main", restart="2"),
-            "NetworkSettings": {"Networks": {"n": {"IPAddress": "10.0.0.2"}}},
-        }
-        found = observe.entry(said)
-        assert found is not None
-        assert (found.container, found.restart, found.status) == ("main", 2, "running")
-        assert found.addresses == ("10.0.0.2",)
-        assert observe.entry({**said, "Labels": None}) is None
-
-    @pytest.mark.parametrize("slash", ["", "/"])
-    @pytest.mark.parametrize(
-        ("name", "labels"),
-        [
-            (names.pause(WHO), {}),
-            (names.run(WHO, "main", 2), {"container": "main", "restart": "2"}),
-        ],
-    )
-    def test_a_copy_of_our_labels_is_not_ours(
-        self, slash: str, name: str, labels: dict[str, str]
-    ) -> None:
-        held = names.labels(WHO, "me", **labels)
-        listed = {"Id": "x", "Names": ["/alias", slash + name], "Labels": held}
-        assert observe.entry(listed) is not None
-        others: list[list[str] | None] = [None, [], ["/busy_bee"], [f"/{name}-copy"]]
-        for other in others:
-            assert observe.entry({**listed, "Names": other}) is None
-        config = {"Labels": held}
-        assert observe.inspected({"Id": "x", "Name": slash + name, "Config": config}) is not None
-        assert observe.inspected({"Id": "x", "Name": "/busy_bee", "Config": config}) is None
-        assert observe.inspected({"Id": "x", "Config": config}) is None
 
 
 class TestErrors:
@@ -720,277 +581,3 @@ class TestEnds:
         with pytest.raises(Unavailable, match="too large"):
             await holder.get(engine, WHO, "volume")
         assert engine.read < 1 << 24
-
-
-class Registry:
-    """An engine of which only images are asked for."""
-
-    def __init__(self) -> None:
-        self.images: set[str] = set()
-        self.failure = ""
-        self.pulls: list[tuple[str, Mapping[str, str]]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def call(self, method: str, path: str, **_: Any) -> Any:
-        reference = path.removeprefix("images/").removesuffix("/json")
-        if reference not in self.images:
-            raise NotFound("no such image")
-        return {"Id": "sha256:1", "RepoDigests": [], "Config": {"User": "app"}}
-
-    @asynccontextmanager
-    async def stream(
-        self, method: str, path: str, *, params: Mapping[str, str], headers: Mapping[str, str]
-    ) -> AsyncIterator[Any]:
-        self.pulls.append((params["fromImage"], headers))
-        await self.gate.wait()
-        if not self.failure:
-            self.images.add(params["fromImage"])
-
-        said = b'{"status": "Pulling"}\nnonsense\n'
-        if self.failure:
-            said += json.dumps({"error": self.failure}).encode() + b"\n"
-        yield _answer(said, 7)
-
-
-def _answer(said: bytes, size: int) -> Any:
-    """An answer that comes in pieces of so many bytes."""
-
-    async def pieces(_: int) -> AsyncIterator[bytes]:
-        for at in range(0, len(said), size):
-            yield said[at : at + size]
-
-    return SimpleNamespace(content=SimpleNamespace(iter_chunked=pieces))
-
-
-@pytest.mark.parametrize("size", [1, 3, 1 << 20])
-async def test_a_line_of_any_length_is_read_within_bounds(size: int) -> None:
-    """Labels of images come in the engine's events, words of registries in its pulls."""
-    said = b"one\n\n" + b"x" * (300 * 1024 if size > 3 else 9) + b"\nlast"
-    found = [one async for one in lines(_answer(said, size))]
-    assert (found[0], found[1], found[3]) == (b"one", b"", b"last")
-    assert found[2] == b"x" * (256 * 1024 if size > 3 else 9)
-
-
-class TestImages:
-    """With a clock of their own: no test waits for a back-off."""
-
-    @pytest.fixture(autouse=True)
-    async def made(self) -> AsyncIterator[None]:
-        self.now = 1000.0
-        self.told: asyncio.Queue[tuple[str, Waiting | None]] = asyncio.Queue()
-        self.registry = Registry()
-        engine: Any = self.registry
-        self.images = Images(engine, self.tell, lambda: self.now)
-        yield
-        await self.images.close()
-
-    def tell(self, who: Identity, name: str, restart: int, waiting: Waiting | None) -> None:
-        self.told.put_nowait((who.uid, waiting))
-
-    async def need(self, policy: str = "IfNotPresent", uid: str = "uid", **more: Any) -> Any:
-        one = replace(container(image_pull_policy=policy), **more)
-        pod = Workload(replace(WHO, uid=uid), (one,))
-        return await self.images.need(pod, one, 0)
-
-    async def test_a_pull_is_waited_for_outside(self) -> None:
-        assert await self.need() == Waiting("ContainerCreating", 'Pulling image "busybox"')
-        assert await self.told.get() == ("uid", None)
-        found = await self.need()
-        assert isinstance(found, Image)
-        assert (found.id, found.user) == ("sha256:1", "app")
-        assert len(self.registry.pulls) == 1
-
-    async def test_a_registry_s_words_are_few_and_without_the_login(self) -> None:
-        login = PullCredential("docker.io", "me", "sentinel-password")
-        basic = base64.b64encode(b"me:sentinel-password").decode()
-        (sent,) = references.header(login).values()
-        self.registry.failure = f'denied: "sentinel-password" {basic} {sent} {"y" * 99999}'
-        pod = Workload(WHO, (container(),), pull_credentials=(login,))
-        await self.images.need(pod, pod.containers[0], 0)
-        _, waiting = await self.told.get()
-        assert waiting.reason == "ErrImagePull"
-        assert waiting.message.startswith('denied: "***" *** *** yyy')
-        assert len(waiting.message) == 1024
-
-    async def test_pods_share_a_pull(self) -> None:
-        self.registry.gate.clear()
-        for uid in ("a", "b", "a"):
-            assert (await self.need(uid=uid)).reason == "ContainerCreating"
-        self.registry.gate.set()
-        assert {(await self.told.get())[0] for _ in range(2)} == {"a", "b"}
-        assert len(self.registry.pulls) == 1
-
-    async def test_always_pulls_for_every_run(self) -> None:
-        self.registry.images.add("docker.io/library/busybox:latest")
-        assert isinstance(await self.need(), Image)
-        for _ in range(2):
-            assert (await self.need("Always")).reason == "ContainerCreating"
-            await self.told.get()
-            assert isinstance(await self.need("Always"), Image)
-        assert len(self.registry.pulls) == 2
-
-    async def test_never_is_never(self) -> None:
-        found = await self.need("Never")
-        assert found.reason == "ErrImageNeverPull"
-        assert "not present with pull policy of Never" in found.message
-        assert self.registry.pulls == []
-
-    async def test_a_wrong_name(self) -> None:
-        found = await self.need(image="NO SUCH")
-        assert found.reason == "InvalidImageName"
-
-    async def test_failures_back_off(self) -> None:
-        self.registry.failure = "no such host"
-        for delay in (10, 20, 40, 80, 160, 300, 300):
-            assert (await self.need()).reason == "ContainerCreating"
-            assert await self.told.get() == ("uid", Waiting("ErrImagePull", "no such host"))
-            found = await self.need()
-            assert found.reason == "ImagePullBackOff"
-            assert found.message == 'Back-off pulling image "busybox": no such host'
-            self.now += delay - 1
-            assert (await self.need()).reason == "ImagePullBackOff"
-            self.now += 1
-        self.registry.failure = ""
-        assert (await self.need()).reason == "ContainerCreating"
-        await self.told.get()
-        assert isinstance(await self.need(), Image)
-
-    async def test_another_pods_failure_holds_nobody_up(self) -> None:
-        self.registry.failure = "denied"
-        await self.need(uid="a")
-        await self.told.get()
-        assert (await self.need(uid="a")).reason == "ImagePullBackOff"
-        assert (await self.need(uid="b")).reason == "ContainerCreating"
-        await self.told.get()
-
-    async def test_who_is_gone_is_told_nothing(self) -> None:
-        self.registry.gate.clear()
-        await self.need(uid="a")
-        await self.need(uid="b")
-        self.images.forget(replace(WHO, uid="a"))
-        self.registry.gate.set()
-        assert (await self.told.get())[0] == "b"
-        assert self.told.empty()
-
-    async def test_each_login_is_tried(self) -> None:
-        logins = [PullCredential("r.io", "u", "p"), PullCredential("r.io/team", "u", "p")]
-        self.registry.failure = "denied"
-        one = replace(container(), image="r.io/team/a")
-        await self.images.need(Workload(WHO, (one,), pull_credentials=tuple(logins)), one, 0)
-        assert (await self.told.get())[1] == Waiting("ErrImagePull", "denied")
-        assert [image for image, _ in self.registry.pulls] == ["r.io/team/a:latest"] * 2
-        assert all("X-Registry-Auth" in headers for _, headers in self.registry.pulls)
-
-    def test_a_long_quiet_clears_the_backoff(self) -> None:
-        one = Backoff()
-        for _ in range(4):
-            one.fail(0.0, "x")
-        assert one.until == 80.0
-        one.fail(80.0 + 601.0, "x")
-        assert one.until == 681.0 + 10.0
-
-
-class TestSight:
-    """What is known between two lists."""
-
-    async def test_what_was_made_while_a_list_was_under_way_is_known(self) -> None:
-        engine: Any = None
-        sight = Sight(engine)
-        other = replace(WHO, uid="other")
-        sight.begun(WHO, "pause")
-        sight.made(other, "run")
-        assert sight.known() == {"pause", "run"}
-        sight.keep({WHO.key})
-        assert sight.known() == {"pause"}
-
-    async def test_a_list_that_fails_over_a_vanished_container_is_asked_again(self) -> None:
-        calls = []
-
-        class Racing:
-            owner = "me"
-
-            async def containers(self, filters: Mapping[str, Any]) -> Any:
-                calls.append(filters)
-                if len(calls) < 3:
-                    raise Refused("container 1 does not exist in database: no such container")
-                if len(calls) == 4:
-                    raise Refused("the database is broken")
-                return []
-
-        engine: Any = Racing()
-        sight = Sight(engine)
-        assert await sight.all() == []
-        assert len(calls) == 3
-        with pytest.raises(Refused, match="broken"):
-            await sight.all()
-
-
-class TestMonitor:
-    """A process that stands for a container's conmon."""
-
-    @asynccontextmanager
-    async def monitored(self, name: str, container: str) -> AsyncIterator[tuple[int, Any]]:
-        script = "sleep 1000 & echo $!; read line; kill $!"
-        process = await asyncio.create_subprocess_exec(
-            name, "-c", script, container, executable="/bin/sh",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield int(await process.stdout.readline()), process.stdin
-        finally:
-            await process.communicate(b"")
-
-    async def test_its_end_is_waited_for(self) -> None:
-        async with self.monitored("/usr/bin/conmon", "abc") as (pid, stdin):
-            found = monitor.find(pid, "abc")
-            assert found is not None
-            gone = asyncio.create_task(monitor.gone(found))
-            await asyncio.sleep(0)
-            assert not gone.done()
-            stdin.write_eof()
-            await asyncio.wait_for(gone, 20)
-            os.close(found)
-
-    async def test_nobody_else_is_taken_for_it(self) -> None:
-        async with self.monitored("/usr/bin/conmon", "abc") as (pid, _):
-            assert monitor.find(pid, "another") is None
-        async with self.monitored("/usr/bin/other", "abc") as (pid, _):
-            assert monitor.find(pid, "abc") is None
-        assert monitor.find(2**22 + 1, "abc") is None
-
-
-async def test_a_pod_that_becomes_whole_while_it_is_listed_is_not_lost() -> None:
-    """Its volumes are there; the list that lacks its pause container is older than that."""
-
-    class Racing(Adapter):
-        async def _volumes(self) -> Sequence[tuple[str, Identity]]:
-            return [("volume", WHO)]
-
-    adapter = Racing("engine")
-    adapter._memory.making.add(WHO.key)
-    lists = 0
-
-    async def listed() -> list[observe.Entry]:
-        nonlocal lists
-        lists += 1
-        if lists == 2:
-            adapter._memory.making.discard(WHO.key)
-        return []
-
-    adapter._sight.all = listed  # type: ignore[method-assign]
-    assert await adapter.list() == []
-    # Nobody makes it any more: what is left of it is told.
-    assert [one.identity for one in await adapter.list()] == [WHO]
-
-
-def test_where_a_pod_is_follows_from_the_inspect_of_its_pause_container() -> None:
-    said = {"State": {"Pid": os.getpid()}}
-    entry = observe.Entry("id", WHO, "running", 0.0, addresses=("10.1.2.3",), said=said)
-    place = Place.of(entry)
-    assert (place.address, place.pid, place.stands()) == ("10.1.2.3", os.getpid(), True)
-    # In the host's network it has no address of its own; and what has ended stands no more.
-    gone = Place.of(replace(entry, addresses=(), said={"State": {"Pid": 0}}))
-    assert (gone.address, gone.pid, gone.stands()) == ("127.0.0.1", None, False)
