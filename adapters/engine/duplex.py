@@ -49,7 +49,28 @@ class Socket:
         if self._received:
             data, self._received = self._received[:most], self._received[most:]
             return data
-        return await self._use(asyncio.get_running_loop().sock_recv(self._socket, most))
+        return await self._use(self._receive(most))
+
+    async def _receive(self, most: int) -> bytes:
+        """Takes bytes only when it gives them out at once.
+
+        The loop's own `sock_recv` takes them first and wakes its caller later: they are lost if
+        that one is cancelled in between.
+        """
+        while True:
+            try:
+                return self._socket.recv(most)
+            except (BlockingIOError, InterruptedError):
+                await self._readable()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        readable = loop.create_future()
+        loop.add_reader(self._socket, lambda: readable.done() or readable.set_result(None))
+        try:
+            await readable
+        finally:
+            loop.remove_reader(self._socket)
 
     async def write(self, data: bytes) -> None:
         """Sends them all."""

@@ -342,6 +342,28 @@ async def test_a_connection_that_broke_for_writing_is_still_read() -> None:
     await one.close()
 
 
+@pytest.mark.parametrize("rounds", range(4))
+async def test_a_read_that_is_cancelled_when_bytes_arrive_loses_none(rounds: int) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    one = duplex.Socket(ours)
+    reading = asyncio.create_task(one.read(8))
+    await asyncio.sleep(0)
+    theirs.sendall(b"first")
+    for _ in range(rounds):  # Each finds the reader a step further.
+        await asyncio.sleep(0)
+    reading.cancel()
+    (found,) = await asyncio.gather(reading, return_exceptions=True)
+    theirs.sendall(b" second")
+    said = found if isinstance(found, bytes) else b""
+    async with asyncio.timeout(PATIENCE):
+        while len(said) < 12:
+            said += await one.read(100)
+    assert said == b"first second"
+    await one.close()
+    theirs.close()
+
+
 async def test_closing_wakes_who_reads_and_who_writes() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
