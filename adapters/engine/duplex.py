@@ -65,10 +65,10 @@ class Socket:
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
-        readable = loop.create_future()
-        loop.add_reader(self._socket, lambda: readable.done() or readable.set_result(None))
+        readable = asyncio.Event()
+        loop.add_reader(self._socket, readable.set)
         try:
-            await readable
+            await readable.wait()
         finally:
             loop.remove_reader(self._socket)
 

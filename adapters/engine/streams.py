@@ -7,15 +7,13 @@ then the bytes. With one it sends bytes alone.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from adapters.engine import duplex
+from adapters.engine import duplex, processes
 from adapters.engine.check import LONGEST_PATH, TOO_LONG
 from adapters.engine.client import Conflict, Engine, part
 from adapters.engine.duplex import Duplex
@@ -222,6 +220,8 @@ async def exec_in(
 
     async def resize(size: Size) -> None:
         await _resize(engine, session, size)
+        if engine.local:
+            processes.resize(await _exec_pid(engine, session), container_id, size)
 
     stream = Stream(
         connection,
@@ -294,29 +294,15 @@ async def _resize(engine: Engine, path: str, size: Size) -> None:
         await engine.call("POST", f"{path}/resize", params={"h": size.height, "w": size.width})
 
 
-async def _kill(engine: Engine, session: str, container_id: str) -> None:
-    if not engine.local:
-        return
+async def _exec_pid(engine: Engine, session: str) -> int:
+    """The command's process on the engine's host; 0 where it does not run."""
     found = await engine.call("GET", f"{session}/json")
-    pid = int(found.get("Pid") or 0)
-    if pid <= 1 or not found.get("Running"):
-        return
-    with suppress(OSError):
-        handle = os.pidfd_open(pid)
-        try:
-            # From here on the handle means this very process, so what is read of it is true of it.
-            if _belongs(pid, container_id):
-                if os.getpgid(pid) == pid:
-                    os.killpg(pid, signal.SIGKILL)
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-        finally:
-            os.close(handle)
+    return int(found.get("Pid") or 0) if found.get("Running") else 0
 
 
-def _belongs(pid: int, container_id: str) -> bool:
-    """Whether a process is in that container, by the name that every engine gives its cgroup."""
-    with open(f"/proc/{pid}/cgroup", encoding="ascii", errors="replace") as file:
-        return container_id in file.read()
+async def _kill(engine: Engine, session: str, container_id: str) -> None:
+    if engine.local:
+        processes.kill(await _exec_pid(engine, session), container_id)
 
 
 async def attach(engine: Engine, container_id: str, *, stdin: bool) -> Stream:
@@ -344,6 +330,9 @@ async def attach(engine: Engine, container_id: str, *, stdin: bool) -> Stream:
 
     async def resize(size: Size) -> None:
         await _resize(engine, path, size)
+        if engine.local:
+            state = (await engine.call("GET", f"{path}/json"))["State"]
+            processes.resize(int(state.get("Pid") or 0), str(found["Id"]), size)
 
     return Stream(connection, tty=tty, code=lambda: _code(engine, path), resize=resize)
 

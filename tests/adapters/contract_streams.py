@@ -223,9 +223,17 @@ class ExecContract:
 
     async def test_exec_resizes_while_data_is_blocked(self, bench: Bench) -> None:
         one = await rig(bench, Exec)
-        script = "trap 'stty size >/work/size' WINCH; echo ready; yes & while :; do wait; done"
+        # No trap of SIGWINCH: a shell may be about to wait, and looks at its traps after that only.
+        looks = "while sleep 0.05; do stty size >/work/size 2>/dev/null; echo >>/work/turns; done"
+        script = f"echo ready; yes & {looks}"
         channel = await one.sh(script, tty=True)
         await asyncio.wait_for(channel.read(), PATIENCE)
+
+        async def begun() -> bool:
+            # By then `yes` has filled whatever lies between.
+            return len(await one.says("cat /work/turns 2>/dev/null")) > 5
+
+        await soon(begun)
         await channel.resize(Size(width=77, height=33))
 
         async def resized() -> bool:
