@@ -177,7 +177,8 @@ class Adapter(Abilities):
         address and the host's ports."""
         async with self._launcher.lock(identity.key):
             pod = await self._sight.pod(identity)
-            if pod.pause is not None and pod.has_ended:
+            if pod.pause is not None and pod.pause.status == "running" and pod.is_quiet:
+                await self._scratch.release(pod.identity, pod.pause.id)
                 await self._end([pod.pause], 0)
 
     async def kill(self, identity: Identity, container: str, grace: float) -> None:

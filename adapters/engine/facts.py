@@ -117,7 +117,8 @@ class Facts:
             how = ended(state, one.created, oom=self._was_killed(one, state))
             message = await self._message(one, pause, how, said) if pause is not None else ""
             how = _with_id(how, identifier, message)
-            fact = Fact(how, identifier, name)
+            released = pause is None and await self._scratch.released(one.identity, one.id)
+            fact = Fact(how, identifier, name, released)
         else:
             fact = Fact(running(state, one.created), identifier, name)
         self._known[one.id] = (status, fact)

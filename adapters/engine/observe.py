@@ -129,12 +129,10 @@ class Pod:
         return all(one.is_new for found in self.runs.values() for one in found)
 
     @property
-    def has_ended(self) -> bool:
-        """Nothing runs and every main container was made: the end of the pause container is then
-        no loss (see `_was_lost`)."""
-        mains = _words(self.pause, "mains") if self.pause is not None else []
+    def is_quiet(self) -> bool:
+        """None of its containers runs."""
         runs = [one for found in self.runs.values() for one in found]
-        return all(map(self.runs.get, mains)) and all(one.is_over or one.is_new for one in runs)
+        return all(one.is_over or one.is_new for one in runs)
 
     def run(self, container: str, restart: int) -> Entry | None:
         """That run, where it is there."""
@@ -167,6 +165,8 @@ class Fact:
     state: State
     container_id: str = ""
     image_id: str = ""
+    released: bool = False
+    """Of a pause container: we ended it ourselves, after the pod's work."""
 
 
 def parse_time(text: str) -> float | None:
@@ -296,6 +296,8 @@ def _was_lost(pod: Pod, pause: Entry, facts: Mapping[str, Fact]) -> bool:
     if not pause.is_over or pod.is_fresh:
         return False
     fact = facts.get(pause.id)
+    if fact is not None and fact.released:
+        return False
     died = fact.state.finished_at if fact and isinstance(fact.state, Exit) else pause.created
     for name in _words(pause, "mains"):
         runs = pod.runs.get(name, [])

@@ -1,4 +1,4 @@
-"""A small volume of each pod for what is ours in it: /etc/hosts, messages, and failed starts.
+"""A small volume of each pod for what is ours in it: /etc/hosts, messages, failed starts, the end.
 
 The pause container has it; containers get single files of it, as mounts, so that none of them can
 put anything else in their place. Where its folder is ours to use it is written and read as it is;
@@ -8,6 +8,7 @@ engine is on another machine.
     hosts
     messages/<container>.<restart>      what the container wrote to its terminationMessagePath
     failed/<container>.<restart>        JSON: that this run could not be started, when and why
+    released                            empty: its work is over, and the pause container was ended
 """
 
 from __future__ import annotations
@@ -173,6 +174,14 @@ class Scratch:
         """What that run left as its message; empty: nothing."""
         found = await self._get(identity, pause, f"messages/{container}.{restart}")
         return (found or b"")[-LONGEST_MESSAGE:].decode(errors="replace")
+
+    async def release(self, identity: Identity, pause: str) -> None:
+        """Records that the pod's work is over, before its pause container is ended."""
+        await self.put(identity, pause, {"released": (b"", 0o600)})
+
+    async def released(self, identity: Identity, pause: str) -> bool:
+        """Whether that was recorded."""
+        return await self._get(identity, pause, "released") is not None
 
     async def fail(
         self, identity: Identity, pause: str, container: str, restart: int, ended: Exit

@@ -39,6 +39,7 @@ from bridge.workload import (
     Observed,
     Port,
     Resources,
+    Role,
     Running,
     Security,
     Waiting,
@@ -203,6 +204,25 @@ async def test_an_ended_pod_lets_go_of_its_port_and_address(bench: EngineBench) 
     assert await log(again, pod.identity) == b"words\n"
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", number)
+
+
+async def test_a_pod_that_failed_before_its_mains_lets_go_as_well(bench: EngineBench) -> None:
+    number = free_port()
+    port = Port(80, host_port=number, host_ip="127.0.0.1")
+    adapter = await bench.adapter()
+    first = sh("exit 5", name="first", role=Role.INIT)
+    pod = workload(first, sh("sleep 1000", ports=(port,)))
+    await adapter.run(pod)
+    await adapter.start(pod, "first", 0)
+    end = await exit_of(adapter, pod.identity, "first")
+    await adapter.stop_sandbox(pod.identity)
+    again = await bench.adapter()
+    seen = await until(again, pod.identity, lambda one: not one.pod_ips)
+    assert not seen.disrupted
+    assert (end.code, await exit_of(again, pod.identity, "first")) == (5, end)
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", number))
 
 
 async def test_the_hosts_network(bench: EngineBench) -> None:

@@ -95,6 +95,8 @@ class TestObserve:
         assert (found.disrupted, found.ended) == (False, False)
         assert not self.look([dead], facts, leaving=True).disrupted
         assert self.look([main], facts).disrupted
+        released = {**facts, "pause": replace(facts["pause"], released=True)}
+        assert not self.look([dead, seen("init", 0, "exited")], released).disrupted
 
     def test_times_have_nanoseconds(self) -> None:
         assert observe.parse_time("1970-01-01T00:00:01.5Z") == 1.5
