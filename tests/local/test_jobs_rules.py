@@ -168,6 +168,14 @@ def test_status_of_an_indexed_job() -> None:
     }
 
 
+def test_the_failed_indexes_of_a_job_that_fails_stay_as_they_were() -> None:
+    job = indexed(completions=4, parallelism=4, backoffLimitPerIndex=0)
+    stopped = [a_pod("Failed", index=index) for index in range(3)]
+    assert reconcile(job, stopped, T0).status["failedIndexes"] == "0-2"
+    job["status"] = settled("FailureTarget") | {"failedIndexes": "1"}
+    assert reconcile(job, stopped, T0).status["failedIndexes"] == "1"
+
+
 def test_nothing_given_is_changed() -> None:
     job, pods = a_job() | {"status": settled("FailureTarget")}, [a_pod(), a_pod("Failed", serial=1)]
     before = repr((job, pods))

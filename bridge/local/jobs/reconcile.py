@@ -147,6 +147,13 @@ class _Draft:
             self.conditions.append(made)
         return value
 
+    def _failed_indexes(self) -> str:
+        """As of when the Job failed: how the pods end that it then stops says nothing of theirs."""
+        for one in self.previous.get("conditions") or ():
+            if (one["type"], one["status"]) == ("FailureTarget", "True"):
+                return str(self.previous.get("failedIndexes", ""))
+        return format_indexes(self.tally.failed_indexes)
+
     def status(self, ending: Ending | None, moves: Moves) -> Manifest:
         """Put the Job's status together."""
         tally = self.tally
@@ -162,7 +169,7 @@ class _Draft:
         if tally.completed_indexes:
             status["completedIndexes"] = format_indexes(tally.completed_indexes)
         if self.job.backoff_limit_per_index is not None:
-            status["failedIndexes"] = format_indexes(tally.failed_indexes)
+            status["failedIndexes"] = self._failed_indexes()
         if self.conditions:
             status["conditions"] = self.conditions
         if self.start is not None:
