@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bench_kit import LIMIT, PODBRIDGE, Figure, NotHere, Pods, serving
+from bench_kit import LIMIT, PODBRIDGE, Figure, NotHere, Pods, in_loop, serving
 
 from bridge.errors import BridgeError
 from bridge.rpc import streams
@@ -55,7 +55,7 @@ def exec_round_trip(environment: Mapping[str, str], home: Path) -> Iterator[Figu
     _need()
     address = f"unix://{home}/engine.sock"
     with serving([*_command("provider"), "--listen", address], _with_engine(environment)):
-        ours, bare = asyncio.run(_execs(address))
+        ours, bare = in_loop(_execs(address))
     note = f"medians of {TIMES}: {ours * 1e3:.0f} and {bare * 1e3:.0f} ms"
     yield Figure("exec over the engine's own", (ours - bare) * 1e3, "ms", 30, note=note)
 
@@ -73,7 +73,7 @@ def quiet(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
         command = [*PODBRIDGE, "provider", "--on", backend, "--listen", address]
         configured = {**_with_engine(environment), "PODBRIDGE_CONFIG": str(config)}
         with serving(command, configured) as process:
-            share = asyncio.run(_quiet(address, process.pid, pods))
+            share = in_loop(_quiet(address, process.pid, pods))
         yield Figure(f"provider with {pods} quiet pods on {backend}", share, "% of a core", 3)
 
 

@@ -13,9 +13,9 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.agent.request import Builder, identity
 from bridge.errors import BridgeError
@@ -24,6 +24,8 @@ from bridge.pods.defaults import with_defaults
 from bridge.rpc.client import RemoteProvider
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
+
+_T = TypeVar("_T")
 
 LIMIT = 60.0
 """Seconds that one command may take: far more than a slow machine needs."""
@@ -95,6 +97,14 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
             command = " ".join(arguments)
             raise RuntimeError(f"{command}: exit code {code} after {seconds:.1f} s\n{words}")
     return Ran(seconds, usage.ru_maxrss * 1024)
+
+
+_LOOP = asyncio.Runner()
+
+
+def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
+    """Its result, from one loop for all parts: gRPC's poller outlives a loop, and complains."""
+    return _LOOP.run(work)
 
 
 def median(times: int, arguments: Sequence[str], environment: Mapping[str, str]) -> float:

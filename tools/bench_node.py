@@ -18,6 +18,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -153,9 +154,11 @@ class Onlooker:
     def _look(self) -> None:
         try:
             while not self._closed:
-                while line := self._answer.readline():
-                    self._see(orjson.loads(line), time.perf_counter())
-                # The API server ends a watch whose client is too slow for a moment.
+                # The API server ends a watch whose client is too slow for a moment, and may do so
+                # without a word.
+                with contextlib.suppress(ssl.SSLEOFError):
+                    while line := self._answer.readline():
+                        self._see(orjson.loads(line), time.perf_counter())
                 self._connection.close()
                 if not self._closed:
                     self._connection, self._answer = self._open()

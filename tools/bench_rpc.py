@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from bench_kit import NODE, START, serving, until_serving, watch
+from bench_kit import NODE, START, in_loop, serving, until_serving, watch
 
 from bridge.agent.provider import ProviderClient
 from bridge.agent.request import Builder, identity
@@ -72,7 +72,7 @@ def measure(
         serving([sys.executable, __file__, bare], environment),
     ):
         # One event loop for both: gRPC's completion queue belongs to the first that it sees.
-        return asyncio.run(_measure(provider, bare))
+        return in_loop(_measure(provider, bare))
 
 
 async def _measure(provider: str, bare: str) -> tuple[Load, Load]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench_kit import LIMIT, PODBRIDGE, Figure, Pods, run, serving
+from bench_kit import LIMIT, PODBRIDGE, Figure, Pods, in_loop, run, serving
 
 from bridge.errors import BridgeError
 from bridge.rpc import streams
@@ -41,7 +41,7 @@ def forward(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     program = SOURCE.replace("PORT", str(port))
     address = f"unix://{home}/forward.sock"
     with serving([*PODBRIDGE, "provider", "--on", "process", "--listen", address], environment):
-        rate = asyncio.run(_contract(address, port, program))
+        rate = in_loop(_contract(address, port, program))
     yield Figure("1 GiB through PortForward over gRPC", rate, "MB/s", 200, at_least=True)
     words = ["run", "source", "--name", "source", "--on", "process", "-d", "--"]
     run([*PODBRIDGE, *words, sys.executable, "-c", program], environment)

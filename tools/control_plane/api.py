@@ -24,6 +24,9 @@ import yaml
 Object = dict[str, Any]
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
+IDLE = 60.0
+"""Seconds after which a connection is not used again: an API server ends one that was idle for 90
+(IdleTimeout in k8s.io/apiserver's secure_serving.go)."""
 CALL = 60.0
 """Seconds that one call may take."""
 LIMIT = 60.0
@@ -121,6 +124,9 @@ class Api:
     ) -> tuple[int, bytes]:
         """One call over this thread's connection. OSError where nobody answers."""
         connection = getattr(self._local, "connection", None)
+        if connection is not None and time.monotonic() - self._local.used > IDLE:
+            self.close()
+            connection = None
         if connection is None:
             connection = self._local.connection = self.connect()
         headers = {**self._headers, "Content-Type": kind} if body is not None else self._headers
@@ -128,6 +134,7 @@ class Api:
         try:
             connection.request(method, self._url.path + path, data, headers)
             answer = connection.getresponse()
+            self._local.used = time.monotonic()
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
