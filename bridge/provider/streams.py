@@ -25,6 +25,10 @@ Find = Callable[[pod_pb2.PodIdentity], tuple[Identity, Backend]]
 
 Request = TypeVar("Request", pb.ExecRequest, pb.AttachRequest, pb.PortForwardRequest)
 
+_LEAVING = 1.0
+"""Seconds that a client has, told the end, to end its own direction. One that still writes when a
+call ends may take that for its failure, and lose the end that is on its way: grpc.aio does."""
+
 _NAMES = {pb.STREAM_STDIN: "stdin", pb.STREAM_STDOUT: "stdout", pb.STREAM_STDERR: "stderr"}
 _NUMBERS = {name: number for number, name in _NAMES.items()}
 
@@ -46,6 +50,7 @@ async def serve_exec(
         )
     except Invalid as error:
         yield words.failed(error.message)
+        await _left(requests)
         return
     session = _Session(channel, requests, words, stdin=start.stdin, wanted=_wanted(start))
     async with aclosing(session.messages()) as messages:
@@ -68,6 +73,7 @@ async def serve_attach(
         channel = await adapter.attach(identity, start.container, stdin=start.stdin)
     except Invalid as error:
         yield words.failed(error.message)
+        await _left(requests)
         return
     session = _Session(channel, requests, words, stdin=start.stdin, wanted=_wanted(start))
     async with aclosing(session.messages()) as messages:
@@ -91,6 +97,14 @@ async def serve_port_forward(
     async with aclosing(session.messages()) as messages:
         async for message in messages:
             yield message
+
+
+async def _left(requests: AsyncIterator[Request]) -> None:
+    """Returns once the client has ended its direction, or after a while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LEAVING):
+            async for _ in requests:
+                pass
 
 
 async def _first(requests: AsyncIterator[Request]) -> Request:
@@ -227,6 +241,8 @@ class _Session:
         self._size: seam.Size | None = None
         self._resized = asyncio.Event()
         self._end: Any | None = None
+        self._left = asyncio.Event()
+        """The client has ended its direction."""
 
     async def messages(self) -> AsyncGenerator[Any, None]:
         """What the client is told, the end being last. Invalid: it breaks the contract."""
@@ -242,6 +258,8 @@ class _Session:
                     yield words.data(*frame)
                 elif self._end is not None:
                     yield self._end
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._left.wait(), _LEAVING)
                     return
                 else:
                     await news.wait()
@@ -276,6 +294,7 @@ class _Session:
                 case _:
                     self._inbox.end()
         self._inbox.end()
+        self._left.set()
 
     async def _feed(self) -> None:
         broken = False

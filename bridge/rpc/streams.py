@@ -148,11 +148,13 @@ class Remote:
             case _, _, end:
                 self._end = end
                 self._inbox.end()
+                self._news.set()
 
     async def _requests(self) -> AsyncIterator[Any]:
         words, news = self._words, self._news
         yield words.start
-        while not self._over.is_set():
+        # Told the end, we end our direction; the provider then ends the call.
+        while self._end is None and not self._over.is_set():
             news.clear()
             if (grant := self._inbox.due()) is not None:
                 yield words.credit(*grant)

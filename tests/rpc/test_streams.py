@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -41,9 +41,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
             else:
                 server = Server(provider, f"unix://{tmp_path}/s")
                 remote = RemoteProvider(await server.start())
-                yield adapter, remote
-                await remote.close()
-                await server.stop(0)
+                try:
+                    yield adapter, remote
+                finally:
+                    await remote.close()
+                    await server.stop(0)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             left = [task.get_name() for task in asyncio.all_tasks() - before]
@@ -261,6 +263,24 @@ async def test_attach_tells_the_containers_own_code(place: Place) -> None:
         hand.ends(137)
         assert await channel.wait() == 137
         await channel.close()
+
+
+async def test_a_call_ends_after_its_client_has_ended_its_own_direction(place: Place) -> None:
+    async with place() as (adapter, provider):
+        adapter.given.append(hand := Hand())
+        hand.ends()
+        leaves = asyncio.Event()
+
+        async def requests() -> AsyncIterator[stream_pb2.ExecRequest]:
+            yield stream_pb2.ExecRequest(start=exec_start())
+            await leaves.wait()
+
+        async with aclosing(provider.exec(requests())) as responses:
+            assert (await anext(responses)).exit.code == 0
+            over = asyncio.ensure_future(anext(responses, None))
+            assert not (await asyncio.wait({over}, timeout=0.1))[0]
+            leaves.set()
+            assert await over is None
 
 
 async def test_many_bytes_of_both_outputs_keep_their_order(place: Place) -> None:
