@@ -168,10 +168,25 @@ class Agent:
     async def answered(self, uids: Iterable[str]) -> None:
         """Returns once the provider has told how each of these pods stands, knowing its manifest,
         and their statuses say so."""
+        await self._until_each(uids, self._is_answered)
+
+    async def asked(self, uids: Iterable[str]) -> None:
+        """Returns once the provider, in its present life, was asked for each of these pods that is
+        not over."""
+        await self._until_each(uids, self._is_asked)
+
+    async def _until_each(self, uids: Iterable[str], true: Callable[[str], bool]) -> None:
         waiting = set(uids)
-        while waiting := {uid for uid in waiting if not self._is_answered(uid)}:
+        while waiting := {uid for uid in waiting if not true(uid)}:
             self._news.clear()
             await self._news.wait()
+
+    def _is_asked(self, uid: str) -> bool:
+        entry = self._entries.get(uid)
+        if entry is None or entry.pod is None:
+            return False
+        asked = self._epoch.synced and entry.accepted == self._epoch.name
+        return asked or self._is_answered(uid)
 
     def _is_answered(self, uid: str) -> bool:
         entry = self._entries.get(uid)
@@ -276,6 +291,7 @@ class Agent:
         if not self._epoch.pending and not self._epoch.synced:
             self._epoch.synced = True
             self._provider_synced.set()
+            self._news.set()
             self._find_orphans()
 
     def _new_snapshot(self, epoch: str, backends: set[str]) -> None:
@@ -440,6 +456,7 @@ class Agent:
             response = await self._provider.create_pod(request)
         first = not entry.accepted and "startTime" not in pod.get("status", {})
         entry.accepted = epoch
+        self._news.set()
         entry.sent = None
         if given is pod and response.accepted.generation == request.generation:
             entry.sent = version(pod)

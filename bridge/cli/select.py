@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from bridge.agent.request import PLACED_ON
 from bridge.errors import BridgeError, Invalid, NotFound, Violation
 from bridge.local.outcome import Outcome, judge, owner, pod_over
+from bridge.local.store import Change
 
 if TYPE_CHECKING:
     import click
 
     from bridge.cli.onlooker import Onlooker
     from bridge.local.runs import Run
-    from bridge.local.store import Change
     from bridge.pods import Manifest
 
 PATIENCE = 5.0
@@ -185,7 +185,8 @@ def backends_of(state: RunState) -> list[str]:
 
 
 async def load(runs: Iterable[Run]) -> list[RunState]:
-    """How these runs stand; those that nobody attends are looked at together."""
+    """How these runs stand. Of one that is over that was noted; the others that nobody attends are
+    looked at together."""
     states = [RunState(run, run.attendant) for run in runs]
     attended = [one for one in states if one.attendant is not None]
     answers = await asyncio.gather(*(_ask(one) for one in attended))
@@ -193,11 +194,21 @@ async def load(runs: Iterable[Run]) -> list[RunState]:
     gone = {one.name for one, answered in zip(attended, answers, strict=True) if not answered}
     groups: dict[str, list[RunState]] = {}
     for one in states:
-        if one.attendant is None or one.name in gone:
+        if (one.attendant is None or one.name in gone) and not _noted(one):
             target = json.dumps(one.run.wanted.options, sort_keys=True)
             groups.setdefault(target, []).append(one)
     await asyncio.gather(*(_observe(group) for group in groups.values()))
     return states
+
+
+def _noted(state: RunState) -> bool:
+    """Whether the run is over, and how it stood then is known."""
+    if state.run.deleting or (end := state.run.end()) is None:
+        return False
+    for kind in ("Job", "Pod", "Event"):
+        for one in end[kind]:
+            state.apply(Change("ADDED", kind, one))
+    return True
 
 
 async def _ask(state: RunState) -> bool:
@@ -244,10 +255,10 @@ async def _observe_one(state: RunState, provider: Onlooker) -> None:
 async def _settle(state: RunState, provider: Onlooker) -> None:
     from bridge.local.session import Session
 
-    session = Session(state.run, provider, observe=True)
+    session = Session(state.run, provider, observe=provider.settled)
     tasks = [
         asyncio.create_task(session.attend(), name="observe"),
-        asyncio.create_task(session.settled(provider.settled), name="settle"),
+        asyncio.create_task(session.settled(), name="settle"),
     ]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,10 @@
-"""Runs on disk: only what is wanted, never what is so. The truth is in the backends.
+"""Runs on disk: what is wanted, and what cannot change any more. The truth about the rest is in the
+backends.
 
 `<state>/runs/<name>/` holds `run.json` (what was asked for), `ended.jsonl` (pods that were deleted
-on purpose and must never run again), `deleting` (its deletion was ordered), `lock` (held by the
-process that attends it) and `control.sock` (where that process listens).
+on purpose and must never run again), `end.json` (how it stood when it was over), `deleting` (its
+deletion was ordered), `lock` (held by the process that attends it) and `control.sock` (where that
+process listens).
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ import re
 import shutil
 import struct
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bridge.errors import Invalid, NotFound, Violation
 from bridge.pods import Manifest
@@ -212,6 +214,23 @@ class Run:
             found[one["uid"]] = one
         return found
 
+    def record_end(self, objects: Mapping[str, Sequence[Manifest]]) -> None:
+        """Notes how it stands, by kind, now that it is over: from then on nobody has to be asked.
+        On a full disk whoever wants to know asks the backends, as for a run that goes on."""
+        draft = self.folder / ".end.json"
+        with suppress(OSError):
+            with _private(draft) as handle:
+                json.dump(objects, handle)
+            draft.rename(self.folder / "end.json")
+
+    def end(self) -> dict[str, list[Manifest]] | None:
+        """How it stood when it was over, by kind; None: nobody has noted that."""
+        try:
+            found: dict[str, list[Manifest]] = json.loads((self.folder / "end.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return found
+
     def remove(self) -> None:
         """Forgets the run, where nothing of it is left at any backend. Only for who attends it.
 
@@ -321,5 +340,10 @@ def _write(path: Path, wanted: Wanted) -> None:
         "objects": wanted.objects,
         "options": wanted.options,
     }
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as handle:
+    with _private(path) as handle:
         json.dump(content, handle)
+
+
+def _private(path: Path) -> IO[str]:
+    """A new file that only its owner reads: what a run asks for may hold Secrets."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w")

@@ -7,7 +7,6 @@ import copy
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from bridge.agent.loop import Agent, ProviderNote
 from bridge.agent.provider import ProviderClient
@@ -31,17 +30,15 @@ that change at once cost one look, and at most a fifth of a core."""
 
 REPLAY_PATIENCE = 5.0
 """Seconds that a Job which is looked at again waits for the provider to tell of its pods."""
-LOOK_PATIENCE = 1.0
-"""The same for whoever only looks: a provider that has started anew knows no manifests, and an
-onlooker gives it none."""
 SETTLE = 0.03
 """Seconds without news after which nothing more is on its way within one process."""
 
 
 class Session:
-    """Attends one run. With `observe` it only finds out how things stand, and changes nothing
-    (its provider must be read-only too). A run that is not new may have had an earlier life, of
-    which the backends tell: its Jobs are judged only by pods that they have told of."""
+    """Attends one run. With `observe`, which returns once the provider has nothing to do, it only
+    finds out how things stand, and changes nothing (its provider must be read-only too). A run that
+    is not new may have had an earlier life, of which the backends tell: its Jobs are judged only by
+    pods that they have told of."""
 
     def __init__(
         self,
@@ -50,7 +47,7 @@ class Session:
         *,
         clock: Callable[[], float] = time.time,
         note: Callable[[ProviderNote], None] = lambda _: None,
-        observe: bool = False,
+        observe: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.run = run
         self._clock = clock
@@ -101,23 +98,29 @@ class Session:
             await asyncio.gather(*tasks, done, return_exceptions=True)
             for timer in self._timers.values():
                 timer.cancel()
+        if not self._deleting:
+            jobs, pods = self.store.jobs.values(), self.store.pods.values()
+            known = {"Job": list(jobs), "Pod": list(pods), "Event": list(self.store.events)}
+            self.run.record_end(known)
         self.over.set()
         return self.outcome()
 
-    async def settled(self, provider: Callable[[], Awaitable[None]]) -> None:
-        """Returns once all that can be known without waiting is known. `provider` returns once
-        the provider has nothing to do."""
+    async def settled(self) -> None:
+        """Returns once all that can be known without waiting is known, to whoever only looks."""
         while True:
             before = self.store.version
-            await provider()
-            await self._agent.settled()
-            # News may be on its way between the two.
-            await asyncio.sleep(SETTLE)
-            await provider()
-            await self._agent.settled()
+            await self._all_told()
             quiet = not self._dirty and not self._replaying
             if quiet and self.store.version == before:
                 return
+
+    async def _all_told(self) -> None:
+        assert self._observe is not None
+        for pause in (SETTLE, 0.0):
+            await self._observe()
+            await self._agent.settled()
+            # News may be on its way between the two.
+            await asyncio.sleep(pause)
 
     def outcome(self) -> Outcome:
         """How the run stands."""
@@ -205,9 +208,22 @@ class Session:
             self._replaying.discard(uid)
             return
         self._touch(uid)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_PATIENCE if self._observe else REPLAY_PATIENCE):
-                await self._agent.answered(created)
+        waits = [asyncio.create_task(self._agent.answered(created), name="answered")]
+        if self._observe is not None:
+            # A provider that has started anew knows no manifests, and an onlooker gives it none:
+            # of some pods there is nothing to wait for.
+            waits.append(asyncio.create_task(self._told_of(created), name="told"))
+        patience = REPLAY_PATIENCE if self._observe is None else None
+        try:
+            await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _told_of(self, pods: list[str]) -> None:
+        await self._agent.asked(pods)
+        await self._all_told()
 
     def _decide(self, uid: str) -> list[str]:
         """Carries out what the Job controller decides; the UIDs of the pods that it created."""
@@ -247,7 +263,7 @@ class Session:
                 created.append(pod)
         if (timer := self._timers.pop(uid, None)) is not None:
             timer.cancel()
-        if decision.wake_at is not None and not self._observe:
+        if decision.wake_at is not None and self._observe is None:
             delay = max(0.0, decision.wake_at - now)
             self._timers[uid] = asyncio.get_running_loop().call_later(delay, self._touch, uid)
         # Those that had been deleted have nothing to tell.
@@ -263,7 +279,7 @@ class Session:
             self.deleted = True
 
     def _is_over(self) -> bool:
-        if self._dirty or self._observe or self._replaying:
+        if self._dirty or self._observe is not None or self._replaying:
             return False
         return self.outcome().over and all(
             job_over(job) or job["spec"].get("suspend") for job in self.store.jobs.values()
