@@ -1,6 +1,7 @@
 """The part of the bench that speaks gRPC: pods created at a provider, and a bare server.
 
-`python tools/bench_rpc.py ADDRESS` is that bare server: it answers each call with its own bytes.
+`python tools/bench_rpc.py ADDRESS` is that bare server: it answers each call with its own bytes,
+and streams bytes to whoever asks for them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,19 @@ from bridge.agent.request import Builder, identity
 from bridge.errors import BridgeError
 from bridge.local.store import Store
 from bridge.pods.defaults import with_defaults
+from bridge.rpc.channel import CLIENT_OPTIONS, SERVER_OPTIONS
 from bridge.rpc.client import RemoteProvider
+from bridge.rpc.credit import FRAME
 from bridge.rpc.v1 import provider_pb2 as pb
+from bridge.rpc.v1 import stream_pb2
 
 CALLS = 10_000
 IN_FLIGHT = 48
 """Calls under way at once: a queue of the agent's has up to 64."""
 LIMIT = 40.0
 """Seconds that a measurement may take."""
-ECHO = "/bench.Echo/Echo"
+ECHO = "/bench.Bare/Echo"
+BYTES = "/bench.Bare/Bytes"
 CONFIG = f"""\
 apiVersion: podbridge.io/v1
 backends:
@@ -190,13 +195,37 @@ async def _echo(address: str, requests: Sequence[pb.CreatePodRequest]) -> Load:
         return await _flood([partial(call, one) for one in requests])
 
 
+async def bare_stream(address: str, size: int) -> float:
+    """MB/s of so many bytes that come from the bare server, in frames as large as the contract's,
+    with nobody's credit."""
+    async with grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
+        call = channel.unary_stream(
+            BYTES, response_deserializer=stream_pb2.PortForwardResponse.FromString
+        )
+        began, got = time.perf_counter(), 0
+        async for message in call(str(size).encode(), wait_for_ready=True, timeout=LIMIT):
+            if not got:
+                began = time.perf_counter()
+            got += len(message.data)
+        return got / (time.perf_counter() - began) / 1e6
+
+
 async def _serve(address: str) -> None:
     async def answer(request: bytes, _: Any) -> bytes:
         return request
 
-    name, _, method = ECHO.lstrip("/").partition("/")
-    handlers = {method: grpc.unary_unary_rpc_method_handler(answer)}
-    server = grpc.aio.server()
+    async def stream(request: bytes, _: Any) -> AsyncIterator[stream_pb2.PortForwardResponse]:
+        for _ in range(int(request) // FRAME):
+            yield stream_pb2.PortForwardResponse(data=bytes(FRAME))
+
+    name, _, echo = ECHO.lstrip("/").partition("/")
+    handlers = {
+        echo: grpc.unary_unary_rpc_method_handler(answer),
+        BYTES.rpartition("/")[2]: grpc.unary_stream_rpc_method_handler(
+            stream, response_serializer=stream_pb2.PortForwardResponse.SerializeToString
+        ),
+    }
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
     server.add_insecure_port(address)
     await server.start()

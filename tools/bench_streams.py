@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import bench_rpc
 from bench_kit import LIMIT, PODBRIDGE, Figure, Pods, in_loop, run, serving
 
 from bridge.errors import BridgeError
@@ -43,6 +44,10 @@ def forward(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     with serving([*PODBRIDGE, "provider", "--on", "process", "--listen", address], environment):
         rate = in_loop(_contract(address, port, program))
     yield Figure("1 GiB through PortForward over gRPC", rate, "MB/s", 200, at_least=True)
+    bare = f"unix://{home}/bare.sock"
+    with serving([sys.executable, bench_rpc.__file__, bare], environment):
+        rate = in_loop(bench_rpc.bare_stream(bare, SIZE))
+    yield Figure("  a bare gRPC stream of the same frames", rate, "MB/s")
     words = ["run", "source", "--name", "source", "--on", "process", "-d", "--"]
     run([*PODBRIDGE, *words, sys.executable, "-c", program], environment)
     try:
