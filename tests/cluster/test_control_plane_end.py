@@ -18,6 +18,7 @@ from control_plane_kit import PATIENCE, none_left, processes_of
 
 from tools.control_plane import assets, handle
 from tools.control_plane import plane as under_test
+from tools.control_plane.api import Api
 from tools.control_plane.components import PORTS, Setup
 
 pytestmark = pytest.mark.slow
@@ -133,6 +134,39 @@ def test_a_port_that_somebody_else_took_is_left_to_them(
             assert taken.getsockname()[1] not in used
         finally:
             made.stop()
+    assert processes_of(tmp_path) == []
+
+
+def test_for_people_the_pods_end_with_their_cluster(
+    tmp_path: Path, kubernetes_version: str
+) -> None:
+    node = [sys.executable, "-m", "podbridge", "up", "--on", "process", "--no-taint"]
+    command = [sys.executable, str(handle.RUN), "--version", kubernetes_version, "--trusting"]
+    process = subprocess.Popen(
+        [*command, "--folder", str(tmp_path), "--", *node],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    assert any("joining" in line for line in lines)
+    script = f"echo {tmp_path} > {tmp_path}/ran; exec tail -f {tmp_path}/ran"
+    container = {"name": "main", "image": "none", "command": ["sh", "-c", script]}
+    api = Api(tmp_path / "admin.kubeconfig")
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    api.post("/api/v1/namespaces/default/pods", pod)
+    api.until(
+        "/api/v1/namespaces/default/pods/p",
+        lambda pod: pod["status"]["phase"] == "Running",
+        limit=PATIENCE,
+    )
+    api.close()
+    assert any("tail" in one for one in processes_of(tmp_path))
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, ""), said
     assert processes_of(tmp_path) == []
 
 

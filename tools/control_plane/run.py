@@ -25,10 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.control_plane import assets, handle
-from tools.control_plane.components import API_SERVER, METRICS, PORTS, Setup
+from tools.control_plane.components import API_SERVER, METRICS, PORTS, SCHEDULER, Setup
 from tools.control_plane.plane import STOP, Broken, Plane, parent_is
 from tools.control_plane.recipes import VERSIONS, release
 
+EMPTY = 30
+"""Seconds for all pods to end, once the cluster is to stop."""
 LOOK = 0.25
 """Seconds between two looks at whether all still run, and whoever holds us too."""
 
@@ -112,7 +114,9 @@ def _show(plane: Plane, version: str, command: Sequence[str]) -> None:
     kubectl = plane.setup.programs["kubectl"]
     print(f"Kubernetes {release(version)} at {plane.server}; ^C stops it. In another terminal:")
     print(f"  export KUBECONFIG={plane.admin}\n  {kubectl} get pods -A", flush=True)
-    environment = {**os.environ, "KUBECONFIG": str(plane.admin)}
+    # What the command keeps goes with the cluster that it is about.
+    state = plane.setup.folder / "state"
+    environment = {**os.environ, "KUBECONFIG": str(plane.admin), "XDG_STATE_HOME": str(state)}
     beside = None
     if command:
         beside = subprocess.Popen(
@@ -129,11 +133,29 @@ def _show(plane: Plane, version: str, command: Sequence[str]) -> None:
         raise Broken(ended)
     finally:
         if beside is not None:
-            beside.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                beside.wait(STOP)
-            beside.kill()
-            beside.wait()
+            try:
+                if beside.poll() is None and not plane.ended():
+                    _empty(plane)
+            finally:
+                beside.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    beside.wait(STOP)
+                beside.kill()
+                beside.wait()
+
+
+def _empty(plane: Plane) -> None:
+    """Deletes every pod while its node is still there: none outlives its cluster. Those that
+    controllers make in their place are bound nowhere."""
+    print("ending the pods; ^C again leaves them", flush=True)
+    plane.stop_one(SCHEDULER)
+    words = "delete pods --all --all-namespaces --grace-period=2".split()
+    subprocess.run(
+        [plane.setup.programs["kubectl"], *words, f"--timeout={EMPTY}s"],
+        env={**os.environ, "KUBECONFIG": str(plane.admin)},
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
 
 
 def _serve(plane: Plane, parent: int, version: str) -> None:
