@@ -540,9 +540,3 @@ def kept(plane: ControlPlane, folder: Path, **options: Any) -> Iterator[Place]:
         made.up(**options)
         yield made
         made.api.close()
-
-
-def fresh(made: Place) -> Place:
-    """That place for the next test: the API server ends connections idle for 90 seconds."""
-    made.api.close()
-    return made

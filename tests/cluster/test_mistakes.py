@@ -29,17 +29,12 @@ MERGE = "application/merge-patch+json"
 
 
 @pytest.fixture(scope="module")
-def _shared(
+def shared(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
+    """A node on `process`, for all tests that leave it as it is."""
     with node_kit.kept(control_plane, tmp_path_factory.mktemp("shared")) as made:
         yield made
-
-
-@pytest.fixture
-def shared(_shared: Place) -> Place:
-    """A node on `process`, for all tests that leave it as it is."""
-    return node_kit.fresh(_shared)
 
 
 @pytest.fixture

@@ -23,17 +23,12 @@ STUBBORN = "trap '' TERM; while :; do sleep 0.05; done"
 
 
 @pytest.fixture(scope="module")
-def _shared(
+def shared(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
+    """A node on `process`."""
     with node_kit.kept(control_plane, tmp_path_factory.mktemp("deletion")) as made:
         yield made
-
-
-@pytest.fixture
-def shared(_shared: Place) -> Place:
-    """A node on `process`."""
-    return node_kit.fresh(_shared)
 
 
 def status_of(pod: Object, name: str = "main") -> Any:

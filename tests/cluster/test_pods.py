@@ -20,18 +20,13 @@ SIZE = {"cpu": "4", "memory": "4Gi"}
 
 
 @pytest.fixture(scope="module")
-def _shared(
+def shared(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
+    """A node of four CPUs on `process`."""
     size = [{"name": "process", "type": "process", **SIZE}]
     with node_kit.kept(control_plane, tmp_path_factory.mktemp("pods"), backends=size) as made:
         yield made
-
-
-@pytest.fixture
-def shared(_shared: Place) -> Place:
-    """A node of four CPUs on `process`."""
-    return node_kit.fresh(_shared)
 
 
 def status_of(pod: Object, name: str = "main") -> Any:
