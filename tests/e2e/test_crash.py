@@ -144,6 +144,7 @@ def test_a_run_that_is_over_is_known_without_its_provider(place: Place) -> None:
     assert place.status("it") == "Failed"
     assert exit_codes(place.pods("it")) == {str(index): index % 5 for index in range(pods)}
     assert "Completed" in place.podbridge("describe", "it").out
+    assert "does not answer" in place.podbridge("attach", "it", code=3).errors[0]
     # One that has started anew knows no manifest, and nobody gives it any: it still has the logs.
     serving = provider(place)
     proven(place, pods)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from bridge.cli.attend import Manner
+    from bridge.cli.view import View
+    from bridge.cli.wiring import Target
     from bridge.local.runs import Run
 
 _EXAMPLES = """
@@ -34,7 +37,7 @@ def command(
     name: str, *, logs: Any, timeout: str | None, output: Any, quiet: bool, junit: Path | None
 ) -> int:
     """Come back to a run without losing a line; exit as the run does."""
-    from bridge.cli.attend import Manner, attend
+    from bridge.cli.attend import Manner
     from bridge.cli.launch import seconds_of, start_in_background
     from bridge.cli.select import find_run
     from bridge.cli.view import make_view
@@ -54,7 +57,7 @@ def command(
             view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
             try:
                 if run.attend():
-                    return asyncio.run(attend(run, target, view, manner))
+                    return asyncio.run(_show_again(run, target, view, manner))
             finally:
                 view.close()
         start_in_background(run, target, Manner())
@@ -65,10 +68,20 @@ def command(
         # Whoever attended it may have finished it before it could be asked. Nothing forks any more:
         # gRPC has threads by now.
         if run.attendant is None and _over(run) and run.attend():
-            return asyncio.run(attend(run, target, view, manner))
+            return asyncio.run(_show_again(run, target, view, manner))
         raise
     finally:
         view.close()
+
+
+async def _show_again(run: Run, target: Target, view: View, manner: Manner) -> int:
+    """What is over needs its provider for the logs only: nobody waits for one that is not there."""
+    from bridge.cli.attend import attend
+    from bridge.cli.wiring import reachable
+
+    if target.provider is not None:
+        await reachable(target)
+    return await attend(run, target, view, manner)
 
 
 def _is_over(run: Run) -> bool:
