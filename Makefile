@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance fuzz lock clean help
+.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance parity fuzz lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
@@ -73,6 +73,9 @@ cluster: control-plane ## runs that with a virtual node until Ctrl-C; ON=engine 
 conformance: $(STAMP) ## Kubernetes' own end-to-end tests on a node with engine; writes docs/conformance.md
 	@$(BIN)/python -m tools.control_plane.build --e2e
 	@$(BIN)/python -m tools.conformance --report docs/conformance.md
+
+parity: $(STAMP) ## the same manifests on a real kubelet and on engine, compared; writes docs/parity.md
+	@$(BIN)/python -m tools.parity --report docs/parity.md
 
 fuzz: $(STAMP)   ## a million random and damaged inputs to SPDY and the WebSocket channels
 	@$(BIN)/python tools/fuzz_streams.py

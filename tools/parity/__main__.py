@@ -1,0 +1,200 @@
+"""Plays the same manifests on a real kubelet and on a virtual node, and says what differs.
+
+Usage: python -m tools.parity [--only PATTERN ...] [--report FILE] [--folder FOLDER] [--replay]
+
+Builds a control plane, a kubelet and containerd from their Go modules where they are not in the
+cache. Runs as root. Exit code 0 where every difference has its reason in known.yaml, 1 where one
+has none, 3 where something is missing here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import signal
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+
+from tools.conformance import images as stand_ins
+from tools.conformance import node
+from tools.conformance.containers import engine
+from tools.control_plane import assets, build, handle, toolchain
+from tools.control_plane.components import API_SERVER
+from tools.control_plane.recipes import VERSIONS, cache_folder, recipes, release
+from tools.parity import cases, compare, images, kubelet, play, report
+from tools.parity.cases import Case
+from tools.parity.facets import BRIEF, facets
+from tools.parity.recording import Recording
+
+KNOWN = Path(__file__).resolve().with_name("known.yaml")
+NODES = {"real": kubelet.NAME, "ours": node.NAME}
+"""By side. Sides are as long as one another: they are in the names of namespaces."""
+PROGRAMS = (*kubelet.PROGRAMS, "agnhost")
+AT_ONCE = 6
+"""Cases at a time on each node: more make both wait for the machine, and look alike in that."""
+EMPTY = 60.0
+"""Seconds in which the pods must be gone at the end."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _told)
+    try:
+        chosen = [one for one in cases.load() if _is_chosen(one, given.only)]
+        if not chosen:
+            raise cases.Wrong("no manifest has such a name")
+        with handle.folder_at(given.folder, "podbridge-parity-") as folder:
+            return _run(given, chosen, folder)
+    except (
+        assets.Missing,
+        engine.Missing,
+        stand_ins.NotHere,
+        toolchain.CannotBeHad,
+        kubelet.Missing,
+        kubelet.NotReady,
+        node.NotReady,
+        cases.Wrong,
+    ) as error:
+        _say(f"error: {error}")
+        return 3
+    except (handle.NotRunning, build.Failed) as error:
+        _say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    words = __doc__.partition("\n")[0] if __doc__ else None
+    parser = argparse.ArgumentParser(prog="python -m tools.parity", description=words)
+    parser.add_argument("--only", nargs="+", metavar="PATTERN", help="manifests of these names")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help=f"cases at a time ({AT_ONCE})")
+    parser.add_argument("--report", type=Path, help="write the page there, as Markdown")
+    parser.add_argument("--folder", type=Path, help="keep logs and recordings there")
+    parser.add_argument(
+        "--replay", action="store_true", help="start nothing: compare the folder's recordings"
+    )
+    return parser
+
+
+def _is_chosen(case: Case, patterns: Sequence[str] | None) -> bool:
+    return not patterns or any(fnmatchcase(case.name, one) for one in patterns)
+
+
+def _run(given: argparse.Namespace, chosen: Sequence[Case], folder: Path) -> int:
+    began = time.monotonic()
+    if not given.replay:
+        if words := kubelet.lacking():
+            raise kubelet.Missing(words)
+        with _alone():
+            _record(chosen, folder, given.at_once)
+    seconds = time.monotonic() - began
+    known = compare.Known.read(yaml.safe_load(KNOWN.read_text("utf-8")) or ())
+    found: list[compare.Difference] = []
+    reasons: Counter[str] = Counter()
+    for case in chosen:
+        real, ours = (
+            facets(Recording.read(play.kept(folder, side, case.name).read_text("utf-8")))
+            for side in NODES
+        )
+        real, why = compare.excused(case.name, real, ours, known)
+        reasons.update(why)
+        found += compare.compare(case.name, real, ours)
+    version = release(VERSIONS[0])
+    outcome = report.Outcome(version, chosen, found, known, seconds, BRIEF, reasons)
+    for line in report.summary(outcome):
+        _say(line)
+    if given.report:
+        given.report.write_text(report.page(outcome), "utf-8")
+    return 1 if outcome.unknown else 0
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """A machine has one real node at a time: its control groups have a name."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / "parity.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("another run is under way: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _record(chosen: Sequence[Case], folder: Path, at_once: int) -> None:
+    version = VERSIONS[0]
+    wanted = [one for one in recipes(version, e2e=True, oracle=True) if one.name in PROGRAMS]
+    build.build([*recipes(version), *wanted], version, _say)
+    programs = assets.locate(version, PROGRAMS)
+    _say("images")
+    archive = images.archive(programs["agnhost"], folder / "images.tar")
+    _say("control plane and nodes")
+    # The nodes' certificates are their own: nobody here would approve others.
+    trusting = {API_SERVER: ["--kubelet-certificate-authority="]}
+    owner = f"parity-{uuid.uuid4().hex[:8]}"
+    with (
+        handle.running(folder / "cluster", extra=trusting) as plane,
+        kubelet.running(plane, programs, archive, folder / "real-node"),
+        node.on_engine(plane, folder / "node", owner),
+    ):
+        archive.unlink()
+        _say(f"{len(chosen)} manifests, {at_once} at a time on each node; logs are in {folder}")
+        _play_all(plane, chosen, folder, at_once)
+
+
+def _play_all(
+    plane: handle.ControlPlane, chosen: Sequence[Case], folder: Path, at_once: int
+) -> None:
+    ear = play.Ear()
+    api = plane.api()
+    ear.listen(api)
+    with ThreadPoolExecutor(2 * at_once) as pool:
+        # Both sides of a case at the same time: they share what the machine has.
+        done = [
+            (case, side, pool.submit(_play, stage, case))
+            for case in chosen
+            for side, stage in play.stages(case, api, ear, NODES).items()
+        ]
+        for number, (case, side, future) in enumerate(done, 1):
+            recording, seconds = future.result()
+            file = play.kept(folder, side, case.name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(recording.dump(), "utf-8")
+            problem = f": {recording.problem}" if recording.problem else ""
+            _say(f"  {number}/{len(done)} {case.name} {side} {seconds:.0f} s{problem}")
+    with contextlib.suppress(AssertionError):
+        api.until("/api/v1/pods", lambda found: not found["items"], limit=EMPTY)
+    api.close()
+
+
+def _play(stage: play.Stage, case: Case) -> tuple[Recording, float]:
+    began = time.monotonic()
+    try:
+        return stage.play(case), time.monotonic() - began
+    finally:
+        stage.clear()
+        # This thread's connection.
+        stage.api.close()
+
+
+def _told(_: int, __: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
