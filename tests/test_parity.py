@@ -89,6 +89,21 @@ def test_values_in_order(one: list[Seen], other: list[Seen], expected: int) -> N
     assert compare.distance(other, one) == expected
 
 
+def test_the_first_state_may_be_missed() -> None:
+    seen = facets(course((0, WAITING), (3, RUNNING), (6, ENDED)))
+    missed = facets(course((3, RUNNING), (6, ENDED)))
+    assert compare.compare("x", seen, missed) == []
+
+
+def test_a_back_off_may_be_told_late_or_not_at_all() -> None:
+    off = {"waiting": {"reason": "CrashLoopBackOff"}}
+    seen = facets(course((0, RUNNING), (4, off), (14, RUNNING)))
+    missed = facets(course((0, RUNNING), (4, ENDED), (14, RUNNING)))
+    assert compare.compare("x", seen, missed) == []
+    late = facets(course((0, RUNNING), (4, ENDED), (13, off), (14, RUNNING)))
+    assert compare.compare("x", seen, late) == []
+
+
 def test_a_short_run_may_be_missed() -> None:
     seen = facets(course((0, WAITING), (1, RUNNING), (1.5, ENDED)))
     missed = facets(course((0, WAITING), (1.5, ENDED)))
@@ -193,9 +208,9 @@ def test_single_values_of_the_real_side_are_excused() -> None:
     key = ("p", "events")
     real = {key: Facet(line("Normal Pulled of main", "Normal Killing of main ×1"), ordered=False)}
     ours = {key: Facet(line("Normal Started of main ×1"), ordered=False)}
-    left, reasons = compare.excused("x", real, ours, known)
+    left, right, reasons = compare.excused("x", (real, ours), known)
     assert reasons == {"left out"}
-    (found,) = compare.compare("x", left, ours)
+    (found,) = compare.compare("x", left, right)
     assert (found.real, found.ours) == ("Normal Killing of main ×1", "Normal Started of main ×1")
 
 
@@ -207,7 +222,7 @@ def test_the_page_says_what_is_the_same_what_is_known_and_what_is_not() -> None:
         Difference("bad", "p", "phase", "a|b", ""),
     ]
     reasons = [Known("a reason", cases=["known"])]
-    outcome = report.Outcome("v1.36.3", made, found, reasons, 60, 1.5, {"left out": 2})
+    outcome = report.Outcome("v1.36.3", made, found, reasons, 60, {"left out": 2})
     page = report.page(outcome)
     assert "**1 are the same, 1 differ in what has its reason below, 1 in what has none.**" in page
     assert "- left out (2 manifests)" in page

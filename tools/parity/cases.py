@@ -89,7 +89,10 @@ def load(folder: Path = MANIFESTS) -> list[Case]:
 def parse(name: str, text: str) -> Case:
     """One file's content. Raises Wrong."""
     shows = " ".join(_first_comment(text))
-    objects = [one for one in yaml.safe_load_all(text) if one]
+    try:
+        objects = [one for one in yaml.safe_load_all(text) if one]
+    except yaml.YAMLError as error:
+        raise Wrong(f"{name}: {error}") from None
     if not shows:
         raise Wrong(f"{name}: its first line is no comment that says what it shows")
     mains = [one for one in objects if one.get("kind") in ("Pod", "Job")]

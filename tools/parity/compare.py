@@ -31,8 +31,8 @@ class Difference:
 class Known:
     """Differences that have their reason: patterns as in file names.
 
-    With `only_real` it is about single values of a set (an event, a field), wherever they are on
-    the real side alone: they are taken out before the rest is compared.
+    With `only_real` or `only_ours` it is about single values of a set (an event, a field) that are
+    on one side alone: they are taken out before the rest is compared.
     """
 
     reason: str
@@ -42,11 +42,12 @@ class Known:
     real: str = ANY
     ours: str = ANY
     only_real: Sequence[str] = ()
+    only_ours: Sequence[str] = ()
 
     def covers(self, one: Difference) -> bool:
         """Whether it is this difference's reason."""
         return (
-            not self.only_real
+            not (self.only_real or self.only_ours)
             and any(fnmatchcase(one.case, case) for case in self.cases)
             and fnmatchcase(one.object, self.object)
             and fnmatchcase(one.facet, self.facet)
@@ -54,12 +55,13 @@ class Known:
             and fnmatchcase(one.ours, self.ours)
         )
 
-    def excuses(self, case: str, key: Key, text: str) -> bool:
-        """Whether this value may be on the real side alone."""
+    def excuses(self, case: str, key: Key, text: str, *, real: bool) -> bool:
+        """Whether this value may be on the one side alone."""
+        patterns = self.only_real if real else self.only_ours
         return (
             any(fnmatchcase(case, one) for one in self.cases)
             and fnmatchcase(key[1], self.facet)
-            and any(fnmatchcase(text, one) for one in self.only_real)
+            and any(fnmatchcase(text, one) for one in patterns)
         )
 
     @classmethod
@@ -70,25 +72,30 @@ class Known:
 
 def excused(
     case: str,
-    real: Mapping[Key, Facet],
-    ours: Mapping[Key, Facet],
+    sides: tuple[Mapping[Key, Facet], Mapping[Key, Facet]],
     known: Sequence[Known],
-) -> tuple[dict[Key, Facet], set[str]]:
-    """The real side without the values of sets that may be there alone, and the reasons."""
-    made, reasons = dict(real), set()
-    for key, facet in real.items():
-        if facet.ordered:
-            continue
-        there = {one.text for one in ours.get(key, Facet(())).values}
-        kept = []
-        for value in facet.values:
-            entry = next((one for one in known if one.excuses(case, key, value.text)), None)
-            if entry is None or value.text in there:
-                kept.append(value)
-            else:
-                reasons.add(entry.reason)
-        made[key] = Facet(kept, ordered=False)
-    return made, reasons
+) -> tuple[dict[Key, Facet], dict[Key, Facet], set[str]]:
+    """Both sides, the real one first, without the values of sets that may be on one side alone,
+    and the reasons."""
+    reasons: set[str] = set()
+    made: list[dict[Key, Facet]] = []
+    for facets, others in (sides, sides[::-1]):
+        left = dict(facets)
+        for key, facet in facets.items():
+            if not facet.ordered:
+                there = {one.text for one in others.get(key, Facet(())).values}
+                alone = [one for one in facet.values if one.text not in there]
+                why = {
+                    value: entry.reason
+                    for value in alone
+                    for entry in known
+                    if entry.excuses(case, key, value.text, real=facets is sides[0])
+                }
+                reasons |= {*why.values()}
+                kept = [one for one in facet.values if one not in why]
+                left[key] = Facet(kept, ordered=False)
+        made.append(left)
+    return made[0], made[1], reasons
 
 
 def compare(case: str, real: Mapping[Key, Facet], ours: Mapping[Key, Facet]) -> list[Difference]:

@@ -20,13 +20,29 @@ from tools.parity.recording import News, Recording
 
 Object = Mapping[str, Any]
 BRIEF = 1.5
-"""Seconds. A kubelet looks at its containers once a second (genericPlegRelistPeriod in its
-kubelet.go) and tells what it sees then; whoever watches sees what was told last. A state of a
-container that was there for less, and what follows from it, may be missing on the other side."""
+"""Seconds: see RULES."""
+RULES = (
+    f"A state of a container that was there for less than {BRIEF} s, and what follows from it:"
+    " a kubelet looks at its containers once a second (`genericPlegRelistPeriod`) and tells what it"
+    " sees then. Never why a container waits.",
+    "The very first state of a pod and its containers, before anything was started: the first"
+    " status that a node writes may be of a pod that is further already.",
+    "How a run ended, as the state, where the next run or its back-off follows: `lastState` says it"
+    " as well, and that is compared.",
+    "`CrashLoopBackOff`, where another run follows: a kubelet tells of its back-off when it next"
+    " looks at the pod, as much as ten seconds later. Its event is compared.",
+)
+"""What may be missing on one side, and why. Everything else is a difference."""
 EVENTS_LATE = 1.0
 """Seconds that an event may come after what it tells of."""
-PASSING = ("phase", "condition Ready", "condition ContainersReady")
-"""Facets of a pod that follow from the states of its containers."""
+PASSING = (
+    "phase",
+    "condition Ready",
+    "condition ContainersReady",
+    "condition PodReadyToStartContainers",
+)
+"""Facets of a pod that follow from the states of its containers and its sandbox."""
+BACK_OFF = "waiting CrashLoopBackOff"
 STARTS = ("Created", "Started", "Killing")
 """Events that are told once for each time that it happens: their number is compared."""
 CONTROL_PLANE = (
@@ -157,16 +173,23 @@ def pod(news: Sequence[News]) -> dict[str, Facet]:
 
 
 def _seen(name: str, line: Sequence[tuple[float, str]]) -> Iterator[Seen]:
+    passes = name in PASSING or re.fullmatch(r"container \S+( (ready|started|last))?", name)
     for number, (since, text) in enumerate(line):
-        last = number + 1 == len(line)
-        passes = name in PASSING or re.fullmatch(r"container \S+( (ready|started|last))?", name)
-        short = not last and line[number + 1][0] - since < BRIEF
-        # Why a container waits is told by somebody who knows: that is never missed.
-        free = bool(passes) and short and number > 0 and not text.startswith("waiting")
-        # A kubelet tells of its back-off when it next looks at the pod, as much as ten seconds
-        # after the end; until then the state is still how the container ended.
-        backs_off = not last and line[number + 1][1].startswith("waiting CrashLoopBackOff")
-        yield Seen(text, free or (text.startswith("terminated") and backs_off))
+        if number + 1 == len(line):
+            yield Seen(text)
+            continue
+        until, after = line[number + 1]
+        # What a container waits for is told by somebody who knows.
+        brief = until - since < BRIEF and not text.startswith("waiting")
+        free = number == 0 or brief or _is_told_otherwise(text, after)
+        yield Seen(text, bool(passes) and free)
+
+
+def _is_told_otherwise(text: str, after: str) -> bool:
+    """A container's state that may be missing, however long it was there: see RULES."""
+    if text.startswith(BACK_OFF):
+        return True
+    return text.startswith("terminated") and after.startswith((BACK_OFF, "running"))
 
 
 def values(news: News) -> dict[str, str]:
@@ -208,7 +231,6 @@ def state(one: Object) -> str:
     if ended is None:
         return "nothing"
     words = [f"terminated {ended.get('reason', '')}", f"exit {ended.get('exitCode')}"]
-    words += [f"signal {ended['signal']}"] if ended.get("signal") else []
     # What the container itself wrote; the runtime's own words differ by runtime.
     if ended.get("message") and ended.get("reason") in ("Completed", "Error"):
         words.append(f"says {ended['message']!r}")
@@ -227,9 +249,11 @@ def at_end(one: Object) -> dict[str, list[str]]:
     }
     for group in GROUPS:
         for container in status.get(group) or ():
-            made["container status fields"] = sorted(
-                {*made.get("container status fields", ()), *container}
-            )
+            found = {*made.get("container status fields", ()), *container}
+            states = [container.get("state") or {}, container.get("lastState") or {}]
+            if any(one.get("terminated", {}).get("signal") for one in states):
+                found.add("signal")
+            made["container status fields"] = sorted(found)
     return made
 
 

@@ -1,13 +1,20 @@
-"""The images of both nodes: stand-ins, made once with the engine and handed to containerd."""
+"""The images of both nodes: stand-ins, made once with the engine and handed to containerd.
+
+Both nodes hold a pod's namespaces with the same program: it counts in the pod's own memory limit.
+"""
 
 from __future__ import annotations
 
 import http.client
+import io
+import platform
 import shutil
 import socket
+import tarfile
 from pathlib import Path
 from urllib.parse import quote
 
+from adapters.engine import pause
 from tools.conformance import images
 from tools.conformance.containers import engine
 from tools.parity.kubelet import PAUSE
@@ -33,6 +40,7 @@ class _Unix(http.client.HTTPConnection):
 def archive(agnhost: Path, into: Path) -> Path:
     """Has them made where the engine lacks them, and writes them to a file for containerd."""
     images.provide(agnhost)
+    _provide_pause()
     names = "&".join(f"names={quote(one, safe='')}" for one in (*SHORT.values(), PAUSE))
     connection = _Unix(engine.address().removeprefix("unix://"))
     try:
@@ -45,3 +53,17 @@ def archive(agnhost: Path, into: Path) -> Path:
     finally:
         connection.close()
     return into
+
+
+def _provide_pause() -> None:
+    program = pause.program(platform.machine())
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo(pause.COMMAND.lstrip("/"))
+        entry.size, entry.mode = len(program), 0o755
+        tar.addfile(entry, io.BytesIO(program))
+    change = quote(f'ENTRYPOINT ["{pause.COMMAND}"]')
+    made = engine.call("POST", f"/images/create?fromSrc=-&changes={change}", out.getvalue())
+    identifier = (made.get("id") or made["status"]).removeprefix("sha256:")
+    repository, _, tag = PAUSE.rpartition(":")
+    engine.call("POST", f"/images/{identifier}/tag?repo={quote(repository)}&tag={tag}")

@@ -31,7 +31,7 @@ START = 240.0
 """Seconds in which the node must be Ready; it takes ten."""
 STOP = 60.0
 """Seconds in which it must end when told to."""
-PAUSE = "stand-ins.invalid/pause:3.10.1"
+PAUSE = "stand-ins.invalid/parity/pause:1"
 CNI = Path("/usr/lib/cni")
 """Where Debian's containernetworking-plugins puts them."""
 _PLUGINS = ("ptp", "host-local", "loopback")

@@ -153,7 +153,10 @@ class Stage:
                 )
             case "delete":
                 self._read_logs()
-                self.api.delete(where, grace=int(step.words[0]) if step.words else None)
+                options: Object = {"propagationPolicy": "Background"}
+                if step.words:
+                    options["gracePeriodSeconds"] = int(step.words[0])
+                self.api.call("DELETE", where, options)
             case "cut":
                 self.cut = time.monotonic()
         return True
@@ -199,7 +202,16 @@ def _hold(step: Step, news: Sequence[News]) -> bool:
         if one["involvedObject"].get("name", "").startswith(step.name)
     ]
     found = there.get(step.name)
+    if found is None:
+        # A Job is gone when its pods are.
+        pods = latest(news, "Pod").values()
+        found = next((one for one in pods if _job_of(one) == step.name), None)
     return all(conditions.holds(word, found, events) for word in step.words)
+
+
+def _job_of(pod: Object) -> str:
+    labels = pod["metadata"].get("labels") or {}
+    return str(labels.get("batch.kubernetes.io/job-name", ""))
 
 
 def _started(status: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -209,9 +221,20 @@ def _started(status: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
                 yield one["name"], int(one.get("restartCount") or 0)
 
 
-def stages(case: Case, api: Api, ear: Ear, nodes: Mapping[str, str]) -> Mapping[str, Stage]:
-    """One for each side. Their namespaces are equally long, as are the nodes' names."""
-    return {side: Stage(api, ear, f"{side}-{case.name}", node) for side, node in nodes.items()}
+@dataclass(frozen=True)
+class Theatre:
+    """Where cases are played. Namespaces of both sides are equally long, as are nodes' names."""
+
+    api: Api
+    ear: Ear
+    nodes: Mapping[str, str]
+    """Their names, by side."""
+    suffix: str = ""
+    """Of namespaces: those of a second time are others."""
+
+    def stage(self, case: Case, side: str) -> Stage:
+        """For one case on one side."""
+        return Stage(self.api, self.ear, f"{side}-{case.name}{self.suffix}", self.nodes[side])
 
 
 def kept(folder: Path, side: str, case: str) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tools.parity.cases import Case
 from tools.parity.compare import Difference, Known, reason
+from tools.parity.facets import RULES
 
 _HEAD = """\
 # Parity with the real kubelet
@@ -24,9 +25,10 @@ which fields its status has; for Jobs their conditions and counts. Each is compa
 the values that it had, in order.
 
 What may differ and is not compared: times, addresses, UIDs, names of nodes and namespaces, IDs of
-containers and images, messages in a runtime's own words, how one facet lies to another in time. A
-state of a container that was there for less than {brief} seconds, and what follows from it, may be
-missing on the other side: a kubelet looks at its containers once a second.
+containers and images, messages in a runtime's own words, how one facet lies to another in time.
+Such values may be missing on one side:
+
+{rules}
 """
 
 
@@ -40,9 +42,10 @@ class Outcome:
     differences: Sequence[Difference]
     known: Sequence[Known]
     seconds: float
-    brief: float
     excused: Mapping[str, int]
-    """In how many cases single values of sets are on the real side alone, by the reason."""
+    """In how many cases single values of sets are on one side alone, by the reason."""
+    again: Sequence[str] = ()
+    """The cases that were played twice; the second time counts."""
 
     def of(self, case: Case) -> list[Difference]:
         """This case's."""
@@ -86,7 +89,7 @@ def page(outcome: Outcome) -> str:
         version=outcome.version,
         number=len(outcome.cases),
         minutes=outcome.seconds / 60,
-        brief=outcome.brief,
+        rules="\n".join(f"- {rule}" for rule in RULES),
         **{name: len(found) for name, found in groups.items()},
     )
     parts = [head, *_everywhere(outcome), *_reasons(outcome), *_unknown(outcome)]
@@ -95,12 +98,15 @@ def page(outcome: Outcome) -> str:
         parts.append(
             "\n".join(["## The same", "", "| manifest | what it shows |", "|---|---|", *rows])
         )
+    if outcome.again:
+        names = ", ".join(f"`{one}`" for one in outcome.again)
+        parts.append(f"## Played twice\n\nThe second time, with less beside it, counts: {names}.")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _everywhere(outcome: Outcome) -> Iterator[str]:
     if outcome.excused:
-        yield "## What a kubelet tells and podbridge does not"
+        yield "## What only one of them tells"
         yield "Manifests that differ in nothing else count as the same."
         lines = (f"- {why.strip()} ({_times(number)})" for why, number in outcome.excused.items())
         yield "\n".join(lines)
