@@ -149,7 +149,7 @@ def _empty(plane: Plane) -> None:
     controllers make in their place are bound nowhere."""
     print("ending the pods; ^C again leaves them", flush=True)
     plane.stop_one(SCHEDULER)
-    words = "delete pods --all --all-namespaces --grace-period=2".split()
+    words = ["delete", "pods", "--all", "--all-namespaces", "--grace-period=2"]
     subprocess.run(
         [plane.setup.programs["kubectl"], *words, f"--timeout={EMPTY}s"],
         env={**os.environ, "KUBECONFIG": str(plane.admin)},
