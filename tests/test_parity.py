@@ -199,37 +199,60 @@ def test_a_recording_survives_its_file() -> None:
 def test_known_differences_are_found_by_their_patterns() -> None:
     known = [Known("why", cases=["oom-*"], facet="container *", ours="*exit 137*")]
     one = Difference("oom-main", "p", "container main", "running", "terminated Error exit 137 #0")
-    assert compare.reason(one, known) == "why"
-    assert compare.reason(Difference("other", "p", "container main", "", "exit 137"), known) == ""
+    assert compare.reason(one, known) == known[0]
+    other = Difference("other", "p", "container main", "", "exit 137")
+    assert compare.reason(other, known) is None
 
 
-def test_single_values_of_the_real_side_are_excused() -> None:
-    known = [Known("left out", facet="events", only_real=["Normal Pulled of *"])]
+def test_single_values_of_a_set_are_excused() -> None:
+    known = [
+        Known("left out", facet="events", only_real=["Normal Pulled of *"]),
+        Known("not there", facet="events", only_ours=["Normal Else of *"]),
+    ]
     key = ("p", "events")
     real = {key: Facet(line("Normal Pulled of main", "Normal Killing of main ×1"), ordered=False)}
     ours = {key: Facet(line("Normal Started of main ×1"), ordered=False)}
-    left, right, reasons = compare.excused("x", (real, ours), known)
-    assert reasons == {"left out"}
-    (found,) = compare.compare("x", left, right)
+    verdict = compare.judge("x", real, ours, known)
+    assert verdict.excused == known[:1]
+    (found,) = verdict.differences
     assert (found.real, found.ours) == ("Normal Killing of main ×1", "Normal Started of main ×1")
+
+
+def test_single_values_of_a_course_are_excused_and_nothing_else() -> None:
+    known = [Known("early", facet="phase", only_ours=["Running Deadline"])]
+    key = ("p", "phase")
+    real = {key: Facet(line("Pending", "Running", "Failed Deadline"))}
+    early = {key: Facet(line("Pending", "Running", "Running Deadline", "Failed Deadline"))}
+    verdict = compare.judge("x", real, early, known)
+    assert (verdict.differences, verdict.excused) == ([], known)
+    worse = {key: Facet(line("Pending", "Running Deadline", "Succeeded"))}
+    assert compare.judge("x", real, worse, known).differences
+    assert compare.judge("x", real, real, known).excused == []
 
 
 def test_the_page_says_what_is_the_same_what_is_known_and_what_is_not() -> None:
     text = "# Shows {}.\nkind: Pod\nmetadata: {{name: p}}\nspec: {{}}"
-    made = [cases.parse(name, text.format(name)) for name in ("good", "known", "bad")]
-    found = [
-        Difference("known", "p", "phase", "a", "b"),
-        Difference("bad", "p", "phase", "a|b", ""),
+    names = ("good", "known", "bad", "excused")
+    made = [cases.parse(name, text.format(name)) for name in names]
+    general = Known("left out", only_real=["x"], general=True)
+    special = Known("early", only_ours=["y"])
+    known = [Known("a reason", cases=["known"]), general, special]
+    verdicts = [
+        compare.Verdict("good", [], [general]),
+        compare.Verdict("known", [Difference("known", "p", "phase", "a", "b")], []),
+        compare.Verdict("bad", [Difference("bad", "p", "phase", "a|b", "")], []),
+        compare.Verdict("excused", [], [special]),
     ]
-    reasons = [Known("a reason", cases=["known"])]
-    outcome = report.Outcome("v1.36.3", made, found, reasons, 60, {"left out": 2})
+    outcome = report.Outcome("v1.36.3", made, verdicts, known, 60, ["good"])
     page = report.page(outcome)
-    assert "**1 are the same, 1 differ in what has its reason below, 1 in what has none.**" in page
-    assert "- left out (2 manifests)" in page
+    assert "**1 are the same, 2 differ in what has its reason below, 1 in what has none.**" in page
+    assert "- left out (1 manifest)" in page
     assert "a reason\n\n| manifest" in page
+    assert "early\n\nIn `excused`: podbridge alone has `y`." in page
     assert "| `bad` | p | phase | a\\|b |" in page
     assert "| `good` | Shows good. |" in page
-    assert [*report.summary(outcome)][-1].startswith("3 manifests: 1 the same, 1 with known")
+    assert "counts: `good`." in page
+    assert [*report.summary(outcome)][-1].startswith("4 manifests: 1 the same, 2 with known")
 
 
 # -- manifests and steps --------------------------------------------------------------------------

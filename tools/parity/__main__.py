@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
@@ -114,42 +113,27 @@ def _run(given: argparse.Namespace, chosen: Sequence[Case], folder: Path) -> int
             with contextlib.suppress(AssertionError):
                 api.until("/api/v1/pods", lambda found: not found["items"], limit=EMPTY)
             api.close()
-    found: list[compare.Difference] = []
-    reasons: Counter[str] = Counter()
-    for case in chosen:
-        differences, why = _judged(case, folder, known)
-        found += differences
-        reasons.update(why)
-    outcome = report.Outcome(
-        release(VERSIONS[0]),
-        chosen,
-        found,
-        known,
-        time.monotonic() - began,
-        reasons,
-        again,
-    )
-    for line in report.summary(outcome):
+    verdicts = [_judged(one, folder, known) for one in chosen]
+    seconds = time.monotonic() - began
+    outcome = report.Outcome(release(VERSIONS[0]), chosen, verdicts, known, seconds, again)
+    for line in report.summary(outcome, whole=not given.only):
         _say(line)
     if given.report:
         given.report.write_text(report.page(outcome), "utf-8")
     return 1 if outcome.unknown else 0
 
 
-def _judged(
-    case: Case, folder: Path, known: Sequence[compare.Known]
-) -> tuple[list[compare.Difference], set[str]]:
+def _judged(case: Case, folder: Path, known: Sequence[compare.Known]) -> compare.Verdict:
     real, ours = (
         facets(Recording.read(play.kept(folder, side, case.name).read_text("utf-8")))
         for side in NODES
     )
-    real, ours, reasons = compare.excused(case.name, (real, ours), known)
-    return compare.compare(case.name, real, ours), reasons
+    return compare.judge(case.name, real, ours, known)
 
 
 def _is_odd(case: Case, folder: Path, known: Sequence[compare.Known]) -> bool:
-    found, _ = _judged(case, folder, known)
-    return not all(compare.reason(one, known) for one in found)
+    found = _judged(case, folder, known).differences
+    return any(compare.reason(one, known) is None for one in found)
 
 
 @contextlib.contextmanager

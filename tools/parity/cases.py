@@ -34,7 +34,7 @@ PATHS = {
     "PersistentVolumeClaim": "api/v1/{}/persistentvolumeclaims",
 }
 """Where objects of a kind are, by namespace."""
-VERBS = ("until", "patch", "create", "delete", "ephemeral", "resize", "cut")
+VERBS = ("until", "patch", "create", "delete", "ephemeral", "resize", "evict", "cut")
 
 
 class Wrong(Exception):
@@ -51,6 +51,7 @@ class Step:
     resize JSON                       a strategic merge patch of the pod's subresource
     create KIND/NAME                  an object that is annotated with parity/later
     delete [KIND/NAME] [SECONDS]      with this grace
+    evict                             the pod, by its subresource
     cut                               what is told from now on does not count
     """
 

@@ -31,8 +31,8 @@ class Difference:
 class Known:
     """Differences that have their reason: patterns as in file names.
 
-    With `only_real` or `only_ours` it is about single values of a set (an event, a field) that are
-    on one side alone: they are taken out before the rest is compared.
+    With `only_real` or `only_ours` it is about single values (an event, a field, one state among
+    others) that may be missing on the other side; else about a difference as a whole.
     """
 
     reason: str
@@ -43,14 +43,16 @@ class Known:
     ours: str = ANY
     only_real: Sequence[str] = ()
     only_ours: Sequence[str] = ()
+    general: bool = False
+    """Of any pod: a manifest that differs in nothing else is the same."""
+    sometimes: bool = False
+    """By chance: nobody wonders where it is not there."""
 
     def covers(self, one: Difference) -> bool:
         """Whether it is this difference's reason."""
         return (
             not (self.only_real or self.only_ours)
-            and any(fnmatchcase(one.case, case) for case in self.cases)
-            and fnmatchcase(one.object, self.object)
-            and fnmatchcase(one.facet, self.facet)
+            and self._is_about(one.case, one.object, one.facet)
             and fnmatchcase(one.real, self.real)
             and fnmatchcase(one.ours, self.ours)
         )
@@ -58,10 +60,13 @@ class Known:
     def excuses(self, case: str, key: Key, text: str, *, real: bool) -> bool:
         """Whether this value may be on the one side alone."""
         patterns = self.only_real if real else self.only_ours
+        return self._is_about(case, *key) and any(fnmatchcase(text, one) for one in patterns)
+
+    def _is_about(self, case: str, thing: str, facet: str) -> bool:
         return (
             any(fnmatchcase(case, one) for one in self.cases)
-            and fnmatchcase(key[1], self.facet)
-            and any(fnmatchcase(text, one) for one in patterns)
+            and fnmatchcase(thing, self.object)
+            and fnmatchcase(facet, self.facet)
         )
 
     @classmethod
@@ -70,32 +75,61 @@ class Known:
         return [cls(**one) for one in found]
 
 
-def excused(
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one case."""
+
+    case: str
+    differences: Sequence[Difference]
+    """What differs as a whole, with a reason or without."""
+    excused: Sequence[Known]
+    """Why single values are on one side alone."""
+
+
+def judge(
     case: str,
-    sides: tuple[Mapping[Key, Facet], Mapping[Key, Facet]],
+    real: Mapping[Key, Facet],
+    ours: Mapping[Key, Facet],
     known: Sequence[Known],
-) -> tuple[dict[Key, Facet], dict[Key, Facet], set[str]]:
-    """Both sides, the real one first, without the values of sets that may be on one side alone,
-    and the reasons."""
-    reasons: set[str] = set()
-    made: list[dict[Key, Facet]] = []
-    for facets, others in (sides, sides[::-1]):
-        left = dict(facets)
-        for key, facet in facets.items():
-            if not facet.ordered:
-                there = {one.text for one in others.get(key, Facet(())).values}
-                alone = [one for one in facet.values if one.text not in there]
-                why = {
-                    value: entry.reason
-                    for value in alone
-                    for entry in known
-                    if entry.excuses(case, key, value.text, real=facets is sides[0])
-                }
-                reasons |= {*why.values()}
-                kept = [one for one in facet.values if one not in why]
-                left[key] = Facet(kept, ordered=False)
-        made.append(left)
-    return made[0], made[1], reasons
+) -> Verdict:
+    """Compares both sides of a case."""
+    excused: dict[str, Known] = {}
+    left, right = dict(real), dict(ours)
+    for one in compare(case, real, ours):
+        key = (one.object, one.facet)
+        for side, others in ((left, ours), (right, real)):
+            if key in side:
+                values, why = _excused(
+                    case, key, (side[key], others.get(key, Facet(()))), known, real=side is left
+                )
+                side[key] = values
+                excused |= why
+    return Verdict(case, compare(case, left, right), list(excused.values()))
+
+
+def _excused(
+    case: str,
+    key: Key,
+    both: tuple[Facet, Facet],
+    known: Sequence[Known],
+    *,
+    real: bool,
+) -> tuple[Facet, dict[str, Known]]:
+    """The first of both without what may be there alone (in a list: as what may be missing), and
+    the reasons, by their words."""
+    mine, other = both
+    there = {one.text for one in other.values}
+    kept, why = [], {}
+    for value in mine.values:
+        alone = mine.ordered or value.text not in there
+        entry = next((one for one in known if one.excuses(case, key, value.text, real=real)), None)
+        if entry is None or not alone:
+            kept.append(value)
+            continue
+        why[entry.reason] = entry
+        if mine.ordered:
+            kept.append(Seen(value.text, brief=True))
+    return Facet(kept, mine.ordered), why
 
 
 def compare(case: str, real: Mapping[Key, Facet], ours: Mapping[Key, Facet]) -> list[Difference]:
@@ -147,6 +181,6 @@ def _shown(real: Facet, ours: Facet) -> tuple[str, str]:
     return str(mine), str(theirs)
 
 
-def reason(one: Difference, known: Sequence[Known]) -> str:
-    """Why it is there; empty where nobody knows."""
-    return next((entry.reason for entry in known if entry.covers(one)), "")
+def reason(one: Difference, known: Sequence[Known]) -> Known | None:
+    """Why it is there; None where nobody knows."""
+    return next((entry for entry in known if entry.covers(one)), None)

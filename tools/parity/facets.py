@@ -54,8 +54,8 @@ CONTROL_PLANE = (
 """Whose events say nothing about a node."""
 GROUPS = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 INDEX = "batch.kubernetes.io/job-completion-index"
-WORDS = 60
-"""How much of a log is shown."""
+_IDS = re.compile(r"(?<=://)[0-9a-f]{64}\b")
+_TIMES = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,8 @@ def _replacements(news: Sequence[News], names: Mapping[str, str]) -> Mapping[str
 
 
 def same(text: str, replaced: Mapping[str, str]) -> str:
-    """The text without what differs by place; longer words first, or a part would be taken."""
+    """The text without what differs by place and time; longer words first, or a part would be
+    taken."""
     for word in sorted(replaced, key=len, reverse=True):
         text = text.replace(word, replaced[word])
-    return text
+    return _TIMES.sub("TIME", _IDS.sub("ID", text))

@@ -157,6 +157,10 @@ class Stage:
                 if step.words:
                     options["gracePeriodSeconds"] = int(step.words[0])
                 self.api.call("DELETE", where, options)
+            case "evict":
+                meta = {"name": step.name, "namespace": self.namespace}
+                asked = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+                self.api.post(f"{where}/eviction", asked)
             case "cut":
                 self.cut = time.monotonic()
         return True

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tools.parity.cases import Case
-from tools.parity.compare import Difference, Known, reason
+from tools.parity.compare import Difference, Known, Verdict, reason
 from tools.parity.facets import RULES
 
 _HEAD = """\
@@ -39,41 +39,46 @@ class Outcome:
     version: str
     """Kubernetes', as `v1.36.3`."""
     cases: Sequence[Case]
-    differences: Sequence[Difference]
+    verdicts: Sequence[Verdict]
     known: Sequence[Known]
     seconds: float
-    excused: Mapping[str, int]
-    """In how many cases single values of sets are on one side alone, by the reason."""
     again: Sequence[str] = ()
     """The cases that were played twice; the second time counts."""
-
-    def of(self, case: Case) -> list[Difference]:
-        """This case's."""
-        return [one for one in self.differences if one.case == case.name]
 
     @property
     def unknown(self) -> list[Difference]:
         """Those without a reason."""
-        return [one for one in self.differences if not reason(one, self.known)]
+        every = (one for verdict in self.verdicts for one in verdict.differences)
+        return [one for one in every if reason(one, self.known) is None]
 
     @property
     def groups(self) -> Mapping[str, list[Case]]:
         """The cases: the same, with known differences only, with others."""
         made: dict[str, list[Case]] = {"same": [], "known": [], "unknown": []}
+        by_name = {one.case: one for one in self.verdicts}
         for case in self.cases:
-            mine = self.of(case)
-            why = all(reason(one, self.known) for one in mine)
-            made["same" if not mine else "known" if why else "unknown"].append(case)
+            made[self._group(by_name[case.name])].append(case)
         return made
 
+    def _group(self, verdict: Verdict) -> str:
+        if any(reason(one, self.known) is None for one in verdict.differences):
+            return "unknown"
+        special = [one for one in verdict.excused if not one.general]
+        return "known" if verdict.differences or special else "same"
 
-def summary(outcome: Outcome) -> Iterator[str]:
-    """What the terminal shows at the end."""
+    def found(self, entry: Known) -> tuple[list[str], list[Difference]]:
+        """The cases with single values that this excuses, and the differences that it covers."""
+        names = [one.case for one in self.verdicts if entry in one.excused]
+        every = (one for verdict in self.verdicts for one in verdict.differences)
+        return names, [one for one in every if reason(one, self.known) == entry]
+
+
+def summary(outcome: Outcome, *, whole: bool = True) -> Iterator[str]:
+    """What the terminal shows at the end. `whole`: all manifests were played."""
     for one in outcome.unknown:
         yield f"differs: {one}"
-    used = {reason(one, outcome.known) for one in outcome.differences} | {*outcome.excused}
     for entry in outcome.known:
-        if entry.reason not in used:
+        if whole and not entry.sometimes and outcome.found(entry) == ([], []):
             yield f"known.yaml has a difference that is not there: {entry.reason}"
     counts = {name: len(found) for name, found in outcome.groups.items()}
     yield (
@@ -92,44 +97,53 @@ def page(outcome: Outcome) -> str:
         rules="\n".join(f"- {rule}" for rule in RULES),
         **{name: len(found) for name, found in groups.items()},
     )
-    parts = [head, *_everywhere(outcome), *_reasons(outcome), *_unknown(outcome)]
+    parts = [head, *_unknown(outcome), *_everywhere(outcome), *_reasons(outcome)]
     if groups["same"]:
         rows = (f"| `{one.name}` | {_cell(one.shows)} |" for one in groups["same"])
         parts.append(
             "\n".join(["## The same", "", "| manifest | what it shows |", "|---|---|", *rows])
         )
     if outcome.again:
-        names = ", ".join(f"`{one}`" for one in outcome.again)
+        names = _names(outcome.again)
         parts.append(f"## Played twice\n\nThe second time, with less beside it, counts: {names}.")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _everywhere(outcome: Outcome) -> Iterator[str]:
-    if outcome.excused:
-        yield "## What only one of them tells"
+    """What differs on any pod."""
+    general = [(entry, outcome.found(entry)[0]) for entry in outcome.known if entry.general]
+    lines = [
+        f"- {entry.reason.strip()} ({len(names)} {'manifest' if len(names) == 1 else 'manifests'})"
+        for entry, names in general
+        if names
+    ]
+    if lines:
+        yield "## What differs on any pod, and why"
         yield "Manifests that differ in nothing else count as the same."
-        lines = (f"- {why.strip()} ({_times(number)})" for why, number in outcome.excused.items())
         yield "\n".join(lines)
 
 
-def _times(number: int) -> str:
-    return "one manifest" if number == 1 else f"{number} manifests"
-
-
 def _reasons(outcome: Outcome) -> Iterator[str]:
-    found: dict[str, list[Difference]] = {}
-    for one in outcome.differences:
-        if why := reason(one, outcome.known):
-            found.setdefault(why, []).append(one)
-    if found:
+    special = [(one, *outcome.found(one)) for one in outcome.known if not one.general]
+    there = [(entry, names, found) for entry, names, found in special if names or found]
+    if there:
         yield "## What differs, and why"
-    for why, mine in found.items():
-        yield f"{why.strip()}\n\n{_table(mine)}"
+    for entry, names, found in there:
+        if names:
+            sides = (("the kubelet", entry.only_real), ("podbridge", entry.only_ours))
+            words = "; ".join(f"{side} alone has {_names(one)}" for side, one in sides if one)
+            yield f"{entry.reason.strip()}\n\nIn {_names(names)}: {words}."
+        else:
+            yield f"{entry.reason.strip()}\n\n{_table(found)}"
 
 
 def _unknown(outcome: Outcome) -> Iterator[str]:
     if outcome.unknown:
         yield f"## What differs, and nobody knows why\n\n{_table(outcome.unknown)}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{one}`" for one in names)
 
 
 def _table(found: Sequence[Difference]) -> str:
