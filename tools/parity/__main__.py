@@ -180,7 +180,12 @@ def _play_all(theatre: play.Theatre, chosen: Sequence[Case], folder: Path, at_on
             for side in NODES
         ]
         for number, (case, side, future) in enumerate(done, 1):
-            recording, seconds = future.result()
+            try:
+                recording, seconds = future.result()
+            except BaseException:
+                theatre.ear.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             file = play.kept(folder, side, case.name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(recording.dump(), "utf-8")

@@ -34,6 +34,13 @@ class Ear:
 
     heard: dict[str, list[News]] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """Whoever waits for something waits no longer."""
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
 
     def listen(self, api: Api) -> None:
         """Begins; ends with the API server."""
@@ -58,12 +65,12 @@ class Ear:
             return [*self.heard.get(namespace, ())]
 
     def until(self, namespace: str, true: Callable[[Sequence[News]], bool], limit: float) -> bool:
-        """Whether this came true of what was told."""
+        """Whether this came true of what was told, in time and before `stop`."""
         deadline = time.monotonic() + limit
         with self.changed:
             while not true(self.heard.get(namespace, ())):
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or self.stopped:
                     return False
                 self.changed.wait(left)
         return True
