@@ -84,10 +84,11 @@ def hosts(workload: Workload, address: str) -> bytes:
         "fe00::1\tip6-allnodes",
         "fe00::2\tip6-allrouters",
     ]
-    own = [workload.hostname] if workload.hostname else []
+    # The subdomain comes whole, and with setHostnameAsFQDN the hostname has it in it.
+    short = workload.hostname.removesuffix(f".{workload.subdomain}")
+    own = [short] if short else []
     if own and workload.subdomain:
-        space = workload.identity.namespace
-        own.insert(0, f"{workload.hostname}.{workload.subdomain}.{space}.svc.cluster.local")
+        own.insert(0, f"{short}.{workload.subdomain}")
     if own and address:
         lines.append("\t".join([address, *own]))
     if workload.host_aliases:

@@ -186,8 +186,9 @@ def _pod_events(
 
 
 def _container_events(step: _Step, facts: pod_pb2.ContainerFacts) -> Iterator[Event]:
+    newest = max((run.started_at for run in step.told.runs), default=0)
     for run in _runs(facts):
-        if not run.among(step.told.runs):
+        if run.started_at >= newest and not run.among(step.told.runs):
             yield "Normal", "Started", "Container started", step.path
     for end in _ends(facts):
         if end.reason == "StartError" and end.finished_at.seconds not in step.told.ends:
@@ -212,14 +213,23 @@ def _waiting_events(step: _Step, reason: str, message: str) -> Iterator[Event]:
         yield "Warning", "BackOff", text, step.path
     elif reason in _START_FAILED:
         yield "Warning", "Failed", f"Error: {message}", step.path
-    elif reason == "ErrImagePull":
-        yield "Warning", "Failed", f'Failed to pull image "{image}": {message}', step.path
-    elif reason == "ImagePullBackOff":
-        yield "Normal", "BackOff", f'Back-off pulling image "{image}"', step.path
-    elif reason == "InvalidImageName":
-        yield "Warning", "InspectFailed", message, step.path
-    elif reason == "ErrImageNeverPull":
-        yield "Warning", "ErrImageNeverPull", message, step.path
+    elif (image_event := _image_event(reason, image, message)) is not None:
+        yield *image_event, step.path
+        # The image manager has said what is wrong; that nothing starts without it says the rest.
+        yield "Warning", "Failed", f"Error: {reason}", step.path
+
+
+def _image_event(reason: str, image: str, message: str) -> tuple[str, str, str] | None:
+    match reason:
+        case "ErrImagePull":
+            return "Warning", "Failed", f'Failed to pull image "{image}": {message}'
+        case "ImagePullBackOff":
+            return "Normal", "BackOff", f'Back-off pulling image "{image}"'
+        case "InvalidImageName":
+            return "Warning", "InspectFailed", message
+        case "ErrImageNeverPull":
+            return "Warning", "ErrImageNeverPull", message
+    return None
 
 
 def _was_stopped(step: _Step) -> bool:

@@ -369,13 +369,15 @@ class _Draft:
             # The kubelet's key of a back-off has the image in it (GetBackoffKey).
             delay = 0.0
         due = ended.finished_at + delay
+        if delay:
+            # Also once it is over, until the next run has begun.
+            message = backoff_message(self.pod.workload.identity, container.name, delay)
+            self.crashing[container.name] = Waiting("CrashLoopBackOff", message)
         # The clock of the backend's host may be ahead.
         if due <= self.now or not delay:
             self.start.append((container.name, state.restart + 1))
-            return
-        message = backoff_message(self.pod.workload.identity, container.name, delay)
-        self.crashing[container.name] = Waiting("CrashLoopBackOff", message)
-        self.wake_at.append(due)
+        else:
+            self.wake_at.append(due)
 
 
 def _running(pod: _Pod, now: float, deadline: float | None) -> Plan:

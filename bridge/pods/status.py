@@ -7,7 +7,7 @@ parts with the status that was given; change neither.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -63,6 +63,9 @@ def status(
         _settle(pod, lists[0], lists[1])
     stamp = _time(int(now))
     generation = max(facts.generation, int(old.get("observedGeneration") or 0))
+    if ended and "deletionTimestamp" in pod["metadata"]:
+        # That it was to end is the newest that was asked of it.
+        generation = max(generation, int(pod["metadata"].get("generation") or 0))
     made: Manifest = {key: value for key, value in old.items() if key not in _OURS}
     if generation:
         made["observedGeneration"] = generation
@@ -168,8 +171,10 @@ def _phase(
     )
     current = phase(pod, statuses, ended=ended, initialized=initialized)
     if not ended:
-        # What still holds resources is not over, whatever its containers' codes say.
-        return before if current in TERMINAL else current, facts.reason, facts.message
+        # What still holds resources is not over, whatever its containers' codes say; why it failed
+        # is said once it has.
+        current = before if current in TERMINAL else current
+        return (current, "", "") if facts.failed else (current, facts.reason, facts.message)
     if facts.failed or (facts.disrupted and current != "Succeeded"):
         return "Failed", facts.reason, facts.message
     return current if current in TERMINAL else "Failed", "", ""
@@ -209,10 +214,13 @@ def _container_lists(
         _MESSAGES // (len(inits) + len(spec["containers"]) + len(ephemerals)),
         settled,
         over,
+        spec.get("restartPolicy") or "Always",
     )
     groups: list[list[Manifest]] = []
     for key, containers in zip(_STATUS_LISTS, (inits, spec["containers"], ephemerals), strict=True):
         before = {one["name"]: one for one in old.get(key) or ()}
+        if key == "ephemeralContainerStatuses":
+            frame = replace(frame, restart_policy="Never")
         group = []
         for container in containers:
             name = container["name"]
@@ -238,6 +246,8 @@ class _Frame:
     """Nothing of the pod will run again."""
     over: bool
     """That is on record: the recorded phase is terminal."""
+    restart_policy: str
+    """The pod's, for containers that have none of their own."""
 
 
 def _by_name(one: Manifest) -> str:
@@ -264,6 +274,7 @@ def _container(
         if state is not None and not (frame.settled and _knows_less(frame, old, facts)):
             made["state"] = state
             made["lastState"] = _last_state(facts, old, state, frame.limit)
+            _wait(frame, container, made)
         made["restartCount"] = max(count, facts.restart_count)
         made["imageID"] = facts.image_id or made["imageID"]
         identifier = facts.container_id or identifier
@@ -277,6 +288,20 @@ def _container(
         if resources.get("requests"):
             made["allocatedResources"] = resources["requests"]
     return made
+
+
+def _wait(frame: _Frame, container: Manifest, made: Manifest) -> None:
+    """Says in the kubelet's words what a container waits for."""
+    state = made["state"]
+    waiting, ended = state.get("waiting"), state.get("terminated")
+    if waiting is not None and waiting["reason"] == "ContainerCreating":
+        made["state"] = {"waiting": {**waiting, **frame.waiting["waiting"]}}
+    if ended is None or ended["reason"] != "StartError" or frame.settled:
+        return
+    if (container.get("restartPolicy") or frame.restart_policy) != "Never":
+        # It is tried again: that it did not start is why it waits.
+        why = {"reason": "RunContainerError", "message": ended.get("message", "")}
+        made["state"], made["lastState"] = {"waiting": why}, state
 
 
 def _knows_less(frame: _Frame, old: Manifest, facts: pod_pb2.ContainerFacts) -> bool:
@@ -306,7 +331,8 @@ def _last_state(
     ):
         return {"terminated": ended}
     last: Manifest = old.get("lastState") or {}
-    return last
+    # What did not start was said to be its last state while it waited.
+    return {} if last == state else last
 
 
 def _state(facts: pod_pb2.ContainerFacts, limit: int) -> Manifest | None:

@@ -314,8 +314,10 @@ class TestSpecs:
         assert found[1]["Source"] == "/m/messages/main.3"
 
     def test_hosts(self) -> None:
-        pod = workload(hostname="here", subdomain="sub", host_aliases=(("1.2.3.4", ("a", "b")),))
+        whole, aliases = "sub.space.svc.cluster.local", (("1.2.3.4", ("a", "b")),)
+        pod = workload(hostname="here", subdomain=whole, host_aliases=aliases)
         text = hosts(pod, "10.0.0.2").decode()
+        assert text == hosts(replace(pod, hostname=f"here.{whole}"), "10.0.0.2").decode()
         assert text.startswith("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n")
         assert "10.0.0.2\there.sub.space.svc.cluster.local\there\n" in text
         assert text.endswith("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n")

@@ -85,11 +85,24 @@ def test_why_a_container_waits() -> None:
         "CreateContainerConfigError": ("Warning", "Failed", "Error: m"),
         "ErrImagePull": ("Warning", "Failed", 'Failed to pull image "img": m'),
         "ImagePullBackOff": ("Normal", "BackOff", 'Back-off pulling image "img"'),
+        "InvalidImageName": ("Warning", "InspectFailed", "m"),
+        "ErrImageNeverPull": ("Warning", "ErrImageNeverPull", "m"),
     }
     for reason, event in told.items():
         after = facts(waiting(reason, "m"))
-        assert events(pod(), facts(), after) == [(*event, "spec.containers{c}")]
+        first, *rest = events(pod(), facts(), after)
+        assert first == (*event, "spec.containers{c}")
+        also = ("Warning", "Failed", f"Error: {reason}", "spec.containers{c}")
+        assert rest == [also] * ("Image" in reason)
         assert events(pod(), after, after) == []
+
+
+def test_a_run_that_is_older_than_what_was_told_is_no_news() -> None:
+    before = facts(Facts(name="c", waiting=pod_pb2.Waiting(reason="CrashLoopBackOff")))
+    before.containers[0].last_termination.CopyFrom(exit_of(200))
+    after = facts(exited(200))
+    after.containers[0].last_termination.CopyFrom(exit_of(100))
+    assert events(pod(), before, after) == []
 
 
 def test_a_volume_that_fails_is_told_once() -> None:

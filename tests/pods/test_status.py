@@ -219,6 +219,48 @@ def test_a_failed_init_container_leaves_the_others_waiting() -> None:
     assert list(made["containerStatuses"][0]["state"]) == ["waiting"]
 
 
+def test_a_container_that_is_made_after_others_waits_in_their_words() -> None:
+    init = {"name": "i"}
+    manifest = pod(inits=(init,))
+    made = status(manifest, facts(exited("i"), waiting("c")), NOW)
+    assert made["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
+    made = status(pod(), facts(waiting("c")), NOW)
+    assert made["containerStatuses"][0]["state"] == {"waiting": {"reason": "ContainerCreating"}}
+
+
+@pytest.mark.parametrize("policy", ["Always", "OnFailure", "Never"])
+def test_what_cannot_start_and_is_tried_again_waits(policy: str) -> None:
+    failed = exited("c", 128, "StartError")
+    failed.terminated.message = "no such file"
+    made = status(pod(restartPolicy=policy), facts(failed), NOW)
+    (one,) = made["containerStatuses"]
+    if policy == "Never":
+        assert one["state"]["terminated"]["exitCode"] == 128
+        return
+    why = {"reason": "RunContainerError", "message": "no such file"}
+    assert one["state"] == {"waiting": why}
+    assert one["lastState"]["terminated"]["exitCode"] == 128
+    # Nothing tries it again once the pod is over.
+    manifest = {**pod(restartPolicy=policy), "status": made}
+    (one,) = status(manifest, facts(failed, stage=ENDED), NOW)["containerStatuses"]
+    assert (one["state"]["terminated"]["reason"], one["lastState"]) == ("StartError", {})
+
+
+def test_why_a_pod_failed_is_said_once_it_has() -> None:
+    late = {"failed": True, "reason": "DeadlineExceeded", "message": "too long"}
+    made = status(pod(), facts(running(), **late), NOW)
+    assert (made["phase"], "reason" in made, "message" in made) == ("Running", False, False)
+    made = status(pod(), facts(exited(code=143), stage=ENDED, **late), NOW)
+    assert (made["phase"], made["reason"]) == ("Failed", "DeadlineExceeded")
+
+
+def test_that_it_was_to_end_is_the_newest_that_was_observed() -> None:
+    manifest = pod()
+    manifest["metadata"] |= {"generation": 2, "deletionTimestamp": STAMP}
+    assert status(manifest, facts(running()), NOW)["observedGeneration"] == 1
+    assert status(manifest, facts(exited(), stage=ENDED), NOW)["observedGeneration"] == 2
+
+
 def test_sidecars_do_not_decide() -> None:
     manifest = pod(inits=({"name": "s", "restartPolicy": "Always"},))
     made = status(manifest, facts(exited("s", 137), exited(), stage=ENDED), NOW)

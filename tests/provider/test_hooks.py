@@ -120,6 +120,7 @@ def test_a_pre_stop_hook_that_does_not_end_is_cut_off() -> None:
             await world.delete(3)
             await world.ended()
             assert kills(world) == [(round(at + 8, 1), "c", 2.0)]
+            assert world.notices == [("c", "FailedPreStopHook", "PreStopHook failed")]
 
     virtual.run(story())
 

@@ -22,6 +22,8 @@ from bridge.provider.record import Record
 from bridge.workload import Container, ContainerState, Probe, Running
 
 POST_START, PRE_STOP = "postStart", "preStop"
+_PRE_STOP_FAILED = ("FailedPreStopHook", "PreStopHook failed")
+"""The notice of a hook that has failed, or that the end of the grace has cut off."""
 
 _log = logging.getLogger(__name__)
 
@@ -156,8 +158,11 @@ class _Run:
     def _is_stopping(self, until: float) -> bool:
         """Whether its pre-stop hook should be at work: once for each end, within the grace."""
         health, now = self.health, self.care.now()
+        begun = health.stop_by is not None and not health.stopped
         health.stop_by = until if health.stop_by is None else min(health.stop_by, until)
         health.stopped = health.stopped or now >= health.stop_by
+        if begun and health.stopped:
+            self._note(*_PRE_STOP_FAILED)
         return not health.stopped
 
     def _probe(self, kind: Kind, probe_: Probe) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -222,7 +227,7 @@ class _Run:
         assert self.container.pre_stop is not None
         assert self.health.stop_by is not None
         if not await hook(self.target, self.container.pre_stop):
-            self._note("FailedPreStopHook", "PreStopHook failed")
+            self._note(*_PRE_STOP_FAILED)
         self.health.stopped = True
         self.care.wake(self.record)
 
