@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from bridge.agent.provider import Passing, ProviderClient
+from bridge.agent.request import PLACED_ON
 from bridge.errors import Invalid, Unavailable, Violation
 from bridge.pods import Manifest
 from bridge.rpc.v1 import provider_pb2 as pb
@@ -59,13 +60,21 @@ class Subset(Passing):
         super().__init__(provider)
         self._backends = backends
 
-    def _narrow(self, manifest: bytes) -> bytes:
+    def _known(self) -> Sequence[pb.Backend]:
         if not (backends := self._backends()):
             raise Unavailable("the provider has not said yet that it has the node's backends")
-        return json.dumps(narrowed(json.loads(manifest), backends)).encode()
+        return backends
 
     async def create_pod(self, request: pb.CreatePodRequest) -> pb.CreatePodResponse:
-        """`CreatePod`. Where a pod was placed before it stays, whatever the node has by now."""
-        if not request.recorded.backend:
-            request.manifest = self._narrow(request.manifest)
+        """`CreatePod`. Where a pod runs it stays, whatever the node has by now. Where one that has
+        not begun is to go may have been written by its author: it must be a backend of the node."""
+        placed = request.recorded.backend
+        if not placed:
+            pod = narrowed(json.loads(request.manifest), self._known())
+            request.manifest = json.dumps(pod).encode()
+        elif not request.recorded.started:
+            names = [one.name for one in self._known()]
+            if placed not in names:
+                words = f'found "{placed}"; this node has: {", ".join(names)}'
+                raise Invalid(violations=[Violation(f"metadata.annotations[{PLACED_ON}]", words)])
         return await self._provider.create_pod(request)

@@ -76,6 +76,12 @@ async def test_the_provider_is_asked_with_them_until_the_pod_is_placed() -> None
     await subset.create_pod(request)
     # What runs already stays where it is, whatever the node has by now.
     placed = pb.CreatePodRequest(manifest=json.dumps(pod()).encode())
-    placed.recorded.CopyFrom(pod_pb2.Recorded(backend="west"))
+    placed.recorded.CopyFrom(pod_pb2.Recorded(backend="west", started=True))
     await subset.create_pod(placed)
-    assert asked == ["east", ""]
+    # Of what does not, its author may have written where it was placed.
+    placed.recorded.started = False
+    with pytest.raises(Invalid, match=r'placed-on\]: found "west"; this node has: east'):
+        await subset.create_pod(placed)
+    placed.recorded.backend = "east"
+    await subset.create_pod(placed)
+    assert asked == ["east", "", ""]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
+from collections.abc import Callable
 
 from aiohttp import web
 
-CONNECTIONS = 2048
-"""Connections at once, at the most half of the files that this process may have open; more are
-closed unheard."""
 LONGEST_LINE = 256 * 1024
 """Bytes of a request line: the words of a command are in it. Linux gives one word 128 KiB."""
 LONGEST_FIELD = 64 * 1024
 """Bytes of one header: a token's has some KiB."""
+LONGEST_HEAD = LONGEST_LINE + LONGEST_FIELD
+"""Bytes of a request line and all headers together."""
+FIRST = 10.0
+"""Seconds for the first whole request: whoever has not asked for anything has shown no right to be
+here."""
 IDLE = 90.0
-"""Seconds without a (whole) request, as the kubelet's IdleTimeout."""
+"""Seconds without a (whole) request after that, as the kubelet's IdleTimeout."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +27,13 @@ class Connection(web.RequestHandler):
     """As aiohttp has it, but for what is said of a request that cannot be read: aiohttp repeats it,
     in its answer and with a traceback in the log, be it a token or a flood."""
 
-    __slots__ = ()
+    __slots__ = ("_first", "_head", "_known")
 
-    def __init__(self, server: web.Server) -> None:
+    def __init__(self, server: web.Server, known: Callable[[], None]) -> None:
+        """`known` is called once: with the first request, or when there will be none."""
+        self._known: Callable[[], None] | None = known
+        self._first: asyncio.TimerHandle | None = None
+        self._head = 0
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -38,6 +44,39 @@ class Connection(web.RequestHandler):
             max_field_size=LONGEST_FIELD,
             auto_decompress=False,
         )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: it has begun."""
+        super().connection_made(transport)
+        self._first = asyncio.get_running_loop().call_later(FIRST, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """asyncio: it has ended."""
+        self.is_known()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes have come."""
+        count = self._request_count
+        # aiohttp bounds each header, and not all of them together.
+        waits = self._current_request is None and not self._messages
+        self._head = self._head + len(data) if waits else 0
+        if self._head > LONGEST_HEAD:
+            self.force_close()
+            return
+        super().data_received(data)
+        if self._request_count != count:
+            self._head = 0
+            self.is_known()
+
+    def is_known(self) -> None:
+        """It has asked for something, or will not."""
+        if self._first is not None:
+            self._first.cancel()
+            self._first = None
+        if self._known is not None:
+            self._known()
+            self._known = None
 
     def handle_error(
         self,
@@ -53,20 +92,3 @@ class Connection(web.RequestHandler):
         answer = web.Response(status=400, text="400 Bad Request")
         answer.force_close()
         return answer
-
-
-class Refused(asyncio.Protocol):
-    """A connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: it has begun, and ends."""
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
-
-
-def connection(server: web.Server | None) -> asyncio.Protocol:
-    """What takes a new connection."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if server is None or len(server.connections) >= min(CONNECTIONS, files // 2):
-        return Refused()
-    return Connection(server)

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from bridge.agent.provider import ProviderClient
 from bridge.errors import Unavailable
 from bridge.kubelet.api.auth import Gatekeeper, Reviews
-from bridge.kubelet.api.connection import connection
+from bridge.kubelet.api.door import FAREWELL, Door
 from bridge.kubelet.api.exec import Commands
 from bridge.kubelet.api.forward import Forwards
 from bridge.kubelet.api.logs import Logs
@@ -31,11 +31,6 @@ REQUESTS = 1024
 """Requests at once, logs and streams that go on included. More are told to come again."""
 SHORT = 64
 """Room besides those for requests that are answered at once."""
-HANDSHAKE = 10.0
-"""Seconds for a TLS handshake."""
-FAREWELL = 2.0
-"""Seconds for the other end to agree that a TLS connection ends, and for requests that are cut off
-to let go of what they hold."""
 
 _PROXY = ("proxy",)
 """What a path needs that is not the kubelet's own kind (KEP-2862): the right to everything."""
@@ -94,7 +89,7 @@ class KubeletApi:
         self._stats = Stats(Meters(pods, provider, cluster, node, clock=clock), node)
         self._needs: dict[web.AbstractRoute, tuple[str, ...]] = {}
         self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._door: Door | None = None
         self._serving: dict[asyncio.Task[Any], web.Request] = {}
 
     async def __aenter__(self) -> KubeletApi:
@@ -112,9 +107,7 @@ class KubeletApi:
     @property
     def port(self) -> int:
         """Where it listens."""
-        if self._listener is None or not self._listener.sockets:
-            return self._port
-        return int(self._listener.sockets[0].getsockname()[1])
+        return self._port if self._door is None else self._door.port
 
     async def start(self) -> None:
         """Listens. Unavailable: the address is not free, or not ours. Or what `context` raises."""
@@ -125,15 +118,9 @@ class KubeletApi:
             shutdown_timeout=FAREWELL,
         )
         await runner.setup()
+        assert runner.server is not None
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                lambda: connection(runner.server),
-                self._address,
-                self._port,
-                ssl=self._live,
-                ssl_handshake_timeout=HANDSHAKE,
-                ssl_shutdown_timeout=FAREWELL,
-            )
+            self._door = Door(self._address, self._port, runner.server, self._live)
         except OSError as error:
             await runner.cleanup()
             where = f"{self._address}:{self._port}"
@@ -155,9 +142,9 @@ class KubeletApi:
 
     async def stop(self) -> None:
         """Ends every request and closes every connection. May be repeated."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        if self._door is not None:
+            await self._door.close()
+            self._door = None
         runner, self._runner = self._runner, None
         if runner is None or runner.server is None:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -14,7 +15,7 @@ from api_kit import PATH, PATIENCE, TOKEN, Rig, client_context, rig, until
 from support.pipes import Hand
 
 from bridge.errors import Invalid, Unavailable
-from bridge.kubelet.api import connection
+from bridge.kubelet.api import connection, door
 from bridge.kubelet.api import server as listener
 
 
@@ -123,16 +124,44 @@ async def test_too_many_requests_at_once(node: Rig, monkeypatch: pytest.MonkeyPa
 
 
 async def test_too_many_connections(node: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "CONNECTIONS", 1)
+    monkeypatch.setattr(door, "CONNECTIONS", 1)
     assert await node.get("/healthz") == (200, "ok")
     # The one that is open is still answered; another one is closed unheard.
-    assert await raw(node, request("/healthz", AUTHORIZATION)) == b""
+    with pytest.raises(ConnectionError):
+        await raw(node, request("/healthz", AUTHORIZATION))
     assert await node.get("/healthz") == (200, "ok")
+
+
+@pytest.mark.parametrize("limit", ["STRANGERS", "OF_ONE_ADDRESS"])
+async def test_too_many_that_have_asked_for_nothing(
+    node: Rig, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    # Who has asked for something is none of them.
+    assert await node.get("/healthz") == (200, "ok")
+    monkeypatch.setattr(door, limit, 2)
+    made = [await asyncio.open_connection("127.0.0.1", node.api.port) for _ in range(2)]
+    third, other = await asyncio.open_connection("127.0.0.1", node.api.port)
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            assert await third.read() == b""
+    other.close()
+    assert await node.get("/healthz") == (200, "ok")
+    for _, writer in made:
+        writer.close()
+    await until(lambda: not node.api._door or not node.api._door._strangers)
+    assert b"200 OK" in await raw(node, request("/healthz", AUTHORIZATION))
+
+
+async def test_headers_that_are_too_long_together(node: Rig) -> None:
+    head = b"GET /healthz HTTP/1.1\r\n" + b"".join(
+        b"X-%d: %s\r\n" % (number, b"x" * 60_000) for number in range(8)
+    )
+    assert await raw(node, head) == b""
 
 
 async def test_a_client_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "IDLE", 0.2)
-    monkeypatch.setattr(listener, "HANDSHAKE", 0.2)
+    monkeypatch.setattr(connection, "FIRST", 0.2)
+    monkeypatch.setattr(door, "HANDSHAKE", 0.2)
     async with rig(tmp_path) as node:
         assert await raw(node, b"") == b""
         assert await raw(node, b"GET /healthz HT") == b""
