@@ -80,6 +80,9 @@ parity: $(STAMP) ## the same manifests on a real kubelet and on engine, compared
 fuzz: $(STAMP)   ## a million random and damaged inputs to SPDY and the WebSocket channels
 	@$(BIN)/python tools/fuzz_streams.py
 
+helper: $(STAMP) ## the program for clouds' containers (docs/helper.md), for amd64 and arm64, into the cache
+	@$(BIN)/python helper/build.py
+
 lock: $(STAMP)   ## the lock files anew, from pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@$(BIN)/python tools/lock.py

@@ -1,0 +1,155 @@
+"""What the helper leaves: its record, found and verified in the end of a log.
+
+A record is lines `podbridge-record/1 <mark> <n>/<count> <base64>` and, last, the seal: an HMAC with
+the pod's key. What a pod writes itself can look like one, but has no seal that holds.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import zlib
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from bridge.errors import Invalid, NotFound
+from bridge.workload import ContainerState, Exit, Identity, Running, State, Waiting
+
+LONGEST = 16 * 1024
+"""Bytes that a record takes at most at the end of a log."""
+_LARGEST = 1024 * 1024
+"""Bytes of a record's text; many times what a helper writes."""
+_LINE = re.compile(
+    rb"podbridge-record/1 ([0-9a-f]{12}) (?:([0-9]{1,3})/([0-9]{1,3}) ([A-Za-z0-9+/=]+)"
+    rb"|seal ([0-9a-f]{64}))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a pod, or a container of it, came to."""
+
+    by: str
+    """`watch`: of the whole pod; `run`: of one container."""
+    at: float
+    """When it was written (epoch seconds)."""
+    containers: tuple[ContainerState, ...]
+    """One that neither runs nor ended was not started: its Waiting says why."""
+    failed: bool = False
+    """The pod failed as a whole for `reason`, whatever its containers' codes say."""
+    reason: str = ""
+    message: str = ""
+
+
+def read(log: bytes, key: bytes, identity: Identity) -> Record:
+    """The last record in `log` that was sealed with the pod's key, for this attempt of the pod.
+
+    Raises NotFound where there is none that holds; the words say whether one was tried. Invalid
+    where one holds and makes no sense: the helper is of another version.
+    """
+    tried = 0
+    for mark, seal, parts in reversed(list(_candidates(log))):
+        tried += 1
+        text = _opened(mark, seal, parts, key)
+        if text is None:
+            continue
+        record = _record(text, identity)
+        if record is not None:
+            return record
+    what = f"{tried} that the pod's key did not seal" if tried else "none"
+    raise NotFound(f"no record of the helper at the end of the log: there is {what}")
+
+
+def _candidates(log: bytes) -> list[tuple[bytes, bytes, list[bytes]]]:
+    """(mark, seal, pieces) of each record that seems whole, in the order of their seals.
+
+    A driver may have put times before the lines, or lines of others between them.
+    """
+    pieces: dict[bytes, dict[int, bytes]] = {}
+    counts: dict[bytes, int] = {}
+    found = []
+    for line in _LINE.finditer(log):
+        mark, number, count, body, seal = line.groups()
+        if seal is None:
+            counts[mark] = int(count)
+            pieces.setdefault(mark, {})[int(number)] = body
+            continue
+        parts = pieces.get(mark, {})
+        wanted = range(1, counts.get(mark, 0) + 1)
+        if parts and all(number in parts for number in wanted):
+            found.append((mark, seal, [parts[number] for number in wanted]))
+    return found
+
+
+def _opened(mark: bytes, seal: bytes, parts: list[bytes], key: bytes) -> bytes | None:
+    """A record's text; None where its seal does not hold."""
+    try:
+        packed = b64decode(b"".join(parts), validate=True)
+    except ValueError:
+        return None
+    signed = b"podbridge record 1\n" + mark + b"\n" + packed
+    expected = hmac.new(key, signed, sha256).hexdigest().encode()
+    if not hmac.compare_digest(expected, seal):
+        return None
+    unpacking = zlib.decompressobj()
+    try:
+        return unpacking.decompress(packed, _LARGEST)
+    except zlib.error:
+        return None
+
+
+def _record(text: bytes, identity: Identity) -> Record | None:
+    """None where it is about another pod or attempt, whose key would have to be the same."""
+    try:
+        said = json.loads(text)
+        if (said["uid"], said["attempt"]) != (identity.uid, identity.attempt):
+            return None
+        return Record(
+            by=str(said["by"]),
+            at=float(said["at"]),
+            containers=tuple(_state(one) for one in said["containers"]),
+            failed=bool(said["failed"]),
+            reason=str(said.get("reason", "")),
+            message=str(said.get("message", "")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Invalid(f"the helper's record makes no sense here: {error!r}") from None
+
+
+def _state(one: Mapping[str, Any]) -> ContainerState:
+    previous = one.get("previous")
+    return ContainerState(
+        name=str(one["name"]),
+        state=_what(one),
+        restart=int(one["restart"]),
+        previous=None if previous is None else _exit(previous),
+        started=bool(one["started"]),
+        ready=bool(one["ready"]),
+    )
+
+
+def _what(one: Mapping[str, Any]) -> State:
+    match one["state"]:
+        case "running":
+            return Running(float(one["since"]))
+        case "ended":
+            return _exit(one["exit"])
+        case "waiting":
+            return Waiting(str(one.get("reason", "")), str(one.get("message", "")))
+    raise ValueError(f"state {one['state']!r}")
+
+
+def _exit(one: Mapping[str, Any]) -> Exit:
+    started = one.get("started_at")
+    return Exit(
+        code=int(one["code"]),
+        finished_at=float(one["finished_at"]),
+        reason=str(one["reason"]),
+        signal=int(one.get("signal", 0)),
+        message=str(one.get("message", "")),
+        started_at=None if started is None else float(started),
+    )

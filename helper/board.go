@@ -1,0 +1,284 @@
+package main
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The board is a folder that all containers of a pod share. Each `run` keeps one file there that
+// says how its container is, signed with the pod's key, and holds a lock as long as it lives.
+
+const (
+	longestState = 64 << 10        // bytes of a container's file
+	tick         = 1 * time.Second // how often is looked though nothing was heard: a lock tells nobody
+)
+
+// State is one container as its helper sees it.
+type State struct {
+	Name     string   `json:"name"`
+	State    string   `json:"state"` // waiting, running or ended
+	Sequence int      `json:"sequence"`
+	Final    bool     `json:"final"` // it will not change any more
+	Restart  int      `json:"restart"`
+	Reason   string   `json:"reason,omitempty"`  // of waiting
+	Message  string   `json:"message,omitempty"` // of waiting
+	Since    *float64 `json:"since,omitempty"`   // of running: when it began
+	Exit     *Exit    `json:"exit,omitempty"`
+	Previous *Exit    `json:"previous,omitempty"`
+	Started  bool     `json:"started"`
+	Ready    bool     `json:"ready"`
+	StopWhy  string   `json:"stop_why,omitempty"` // which order ended it: of whyDeadline and so on
+}
+
+const (
+	waiting = "waiting"
+	running = "running"
+	ended   = "ended"
+)
+
+type board struct {
+	payload *Payload
+	seen    map[string]State
+	lost    map[string]bool
+	self    string
+	lock    *os.File
+	last    int
+	changed chan struct{}
+}
+
+func stateFolder(folder string) string { return filepath.Join(folder, "state") }
+
+// openBoard makes the board's folder: any user of the pod may add a file, and none take another's.
+func openBoard(folder string) error {
+	place := stateFolder(folder)
+	err := os.MkdirAll(folder, 0o755)
+	if err == nil {
+		err = os.Mkdir(place, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.Chmod(place, 0o777|fs.ModeSticky)
+	}
+	if err != nil {
+		return fail(exitHelper, "cannot make %s: %s", place, reasonOf(err))
+	}
+	return nil
+}
+
+func newBoard(payload *Payload, self string) (*board, error) {
+	if err := openBoard(payload.Folder); err != nil {
+		return nil, err
+	}
+	made := &board{
+		payload: payload, seen: map[string]State{}, lost: map[string]bool{}, self: self,
+		changed: make(chan struct{}, 1),
+	}
+	if self != "" {
+		if err := made.hold(); err != nil {
+			return nil, err
+		}
+	}
+	watchFolder(stateFolder(payload.Folder), made.changed)
+	return made, nil
+}
+
+func (b *board) lockPath(name string) string {
+	return filepath.Join(stateFolder(b.payload.Folder), "."+name+".lock")
+}
+
+// hold takes this container's lock, which the kernel gives back when this process is no more.
+func (b *board) hold() error {
+	file, err := os.OpenFile(b.lockPath(b.self), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return fail(exitHelper, "cannot write to the pod's folder: %s", plain(err))
+	}
+	// A peer that looks whether somebody lives holds it for a moment.
+	for range 20 {
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			b.lock = file
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	file.Close()
+	return fail(exitHelper, "another helper already runs the container %q of this pod", b.self)
+}
+
+// isAlive says whether the helper of a container holds its lock; true where that cannot be known.
+func (b *board) isAlive(name string) bool {
+	file, err := os.OpenFile(b.lockPath(name), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return true
+	}
+	defer file.Close()
+	return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
+}
+
+func (b *board) mac(name string, text []byte) []byte {
+	made := hmac.New(sha256.New, b.payload.Key)
+	fmt.Fprintf(made, "podbridge state %d\n%s\n%d\n%s\n", version, b.payload.Pod.UID, b.payload.Pod.Attempt, name)
+	made.Write(text)
+	return made.Sum(nil)
+}
+
+// publish writes this container's state for the others.
+func (b *board) publish(state State) error {
+	b.last++
+	state.Name, state.Sequence = b.self, b.last
+	b.seen[b.self] = state
+	text, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
+	line := hex.EncodeToString(b.mac(b.self, text)) + " " + string(text)
+	place := stateFolder(b.payload.Folder)
+	file, err := os.CreateTemp(place, "."+b.self+"-*")
+	if err == nil {
+		_, err = file.WriteString(line)
+		if err == nil {
+			err = file.Chmod(0o644)
+		}
+		if also := file.Close(); err == nil {
+			err = also
+		}
+		if err == nil {
+			err = os.Rename(file.Name(), filepath.Join(place, b.self))
+		}
+		if err != nil {
+			_ = os.Remove(file.Name())
+		}
+	}
+	if err != nil {
+		return fail(exitHelper, "cannot tell the pod's other containers: %s: %s", place, reasonOf(err))
+	}
+	return nil
+}
+
+// look reads what the others say. What is not signed or older than what was seen is ignored.
+func (b *board) look() {
+	for _, peer := range b.payload.Pod.Containers {
+		if peer.Name == b.self || b.seen[peer.Name].Final {
+			continue
+		}
+		alive := b.isAlive(peer.Name)
+		if state, err := b.read(peer.Name); err == nil && state.Sequence > b.seen[peer.Name].Sequence {
+			b.seen[peer.Name] = state
+		}
+		// Its last word may have come between the two looks: a lock is given back after it.
+		b.lost[peer.Name] = !alive && b.seen[peer.Name].Sequence > 0 && !b.seen[peer.Name].Final
+	}
+}
+
+func (b *board) read(name string) (State, error) {
+	var state State
+	file, err := os.OpenFile(filepath.Join(stateFolder(b.payload.Folder), name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return state, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, longestState))
+	if err != nil {
+		return state, err
+	}
+	seal, text, _ := strings.Cut(string(data), " ")
+	sum, err := hex.DecodeString(seal)
+	if err != nil || !hmac.Equal(sum, b.mac(name, []byte(text))) {
+		return state, errors.New("not signed by the pod's key")
+	}
+	err = json.Unmarshal([]byte(text), &state)
+	if err == nil && state.Name != name {
+		err = errors.New("another container's")
+	}
+	return state, err
+}
+
+// isOver says whether nothing more is to be expected of a container.
+func (b *board) isOver(name string, patience bool) bool {
+	state := b.seen[name]
+	return state.Final || b.lost[name] || (state.Sequence == 0 && !patience)
+}
+
+func (b *board) peers(role string) []Peer {
+	var found []Peer
+	for _, one := range b.payload.Pod.Containers {
+		if one.Role == role {
+			found = append(found, one)
+		}
+	}
+	return found
+}
+
+// failedInit is the init container whose end is the pod's; empty: none.
+func (b *board) failedInit() string {
+	for _, one := range b.peers(roleInit) {
+		state := b.seen[one.Name]
+		if state.Final && (state.Exit == nil || state.Exit.Code != 0) {
+			return one.Name
+		}
+	}
+	return ""
+}
+
+// mainsOver is when the last main container ended for good; nil while one may go on.
+func (b *board) mainsOver(now float64, patience bool) *float64 {
+	latest := 0.0
+	for _, one := range b.peers(roleMain) {
+		if !b.isOver(one.Name, patience) {
+			return nil
+		}
+		if exit := b.seen[one.Name].Exit; exit != nil && b.seen[one.Name].Final {
+			latest = max(latest, exit.FinishedAt)
+		} else {
+			latest = now
+		}
+	}
+	return &latest
+}
+
+// watchFolder says on `changed` that a file of a folder was put in place.
+func watchFolder(folder string, changed chan<- struct{}) {
+	tell := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	go func() {
+		for range time.Tick(tick) {
+			tell()
+		}
+	}()
+	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	if err != nil {
+		return
+	}
+	if _, err := syscall.InotifyAddWatch(fd, folder, syscall.IN_MOVED_TO|syscall.IN_CLOSE_WRITE); err != nil {
+		syscall.Close(fd)
+		return
+	}
+	// A file that Go's poller knows: a read that waits takes no thread.
+	file := os.NewFile(uintptr(fd), "inotify")
+	go func() {
+		space := make([]byte, 4096)
+		for {
+			if _, err := file.Read(space); err != nil {
+				return
+			}
+			tell()
+		}
+	}()
+}

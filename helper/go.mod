@@ -1,0 +1,3 @@
+module podbridge/helper
+
+go 1.25
