@@ -361,9 +361,11 @@ class Agent:
                 await self._end(entry, _grace(entry.pod))
         elif not over:
             wake = await self._keep(entry)
-        elif entry.accepted == self._epoch.name and self._runs(entry):
-            # Somebody else has written its end: nothing of it may run on. Of what a provider that
-            # has started anew tells before it was asked, nothing is known yet.
+        elif self._runs(entry) and (
+            entry.accepted == self._epoch.name or self._is_seen_running(entry)
+        ):
+            # Somebody else has written its end: nothing of it may run on. What a provider that has
+            # started anew tells of before it was asked may have ended all the same.
             await self._end(entry, _grace(entry.pod))
         await self._report(entry)
         # An end that came while something older was being written waits for the next step.
@@ -507,6 +509,11 @@ class Agent:
 
     def _runs(self, entry: _Entry) -> bool:
         return entry.facts is not None and entry.facts.stage == pod_pb2.POD_STAGE_ACTIVE
+
+    def _is_seen_running(self, entry: _Entry) -> bool:
+        return entry.facts is not None and any(
+            one.WhichOneof("state") == "running" for one in entry.facts.containers
+        )
 
     async def _end(self, entry: _Entry, grace: float) -> None:
         sent = entry.delete_sent

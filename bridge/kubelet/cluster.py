@@ -214,10 +214,13 @@ class ApiCluster:
 
     def lacks(self, pod: Manifest) -> tuple[str, str] | None:
         """`Cluster.lacks`: the kubelet's own look at fit. One for which there is room takes it."""
+        uid = pod["metadata"]["uid"]
         if not (offered := self._allocatable()):
+            # Nobody knows yet whether it fits. It takes its room all the same.
+            self._room.add(pod)
+            self._ports.add(pod)
             return None
         self._room.resize(offered)
-        uid = pod["metadata"]["uid"]
         if (lacking := self._room.lacks(pod) or self._ports.lacks(pod)) is None:
             self._room.add(pod)
             self._ports.add(pod)

@@ -63,8 +63,8 @@ def status(
         _settle(pod, lists[0], lists[1])
     stamp = _time(int(now))
     generation = max(facts.generation, int(old.get("observedGeneration") or 0))
-    if ended and "deletionTimestamp" in pod["metadata"]:
-        # That it was to end is the newest that was asked of it.
+    if "deletionTimestamp" in pod["metadata"]:
+        # Nothing else is brought into force any more: what was seen is that it is to end.
         generation = max(generation, int(pod["metadata"].get("generation") or 0))
     made: Manifest = {key: value for key, value in old.items() if key not in _OURS}
     if generation:
@@ -276,6 +276,9 @@ def _container(
             made["lastState"] = _last_state(facts, old, state, frame.limit)
             _wait(frame, container, made)
         made["restartCount"] = max(count, facts.restart_count)
+        if identifier and facts.container_id == identifier:
+            # A new image is not what runs before its container does.
+            made["image"] = old.get("image") or made["image"]
         made["imageID"] = facts.image_id or made["imageID"]
         identifier = facts.container_id or identifier
     if frame.settled and "waiting" in made["state"] and "terminated" in made["lastState"]:

@@ -35,6 +35,23 @@ def test_a_pod_that_somebody_else_has_failed_is_ended() -> None:
     virtual.run(story())
 
 
+def test_a_pod_that_somebody_else_has_failed_meanwhile_is_ended() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            await world.start_provider()
+            world.store.add_pod(a_pod("one"))
+            pod = await world.phase("one", "Running")
+            await world.kill_provider()
+            over = {**pod["status"], "phase": "Failed", "reason": "NodeLost"}
+            change(world, pod["metadata"]["uid"], status=over)
+            await world.start_provider()
+            await asyncio.sleep(60)
+            states = [c.state for one in world.sky.pods.values() for c in one.containers]
+            assert all(type(s).__name__ == "Exit" for s in states), states
+
+    virtual.run(story())
+
+
 def test_a_readiness_gate_makes_a_pod_ready() -> None:
     async def story() -> None:
         async with a_world() as world:

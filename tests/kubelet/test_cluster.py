@@ -646,6 +646,19 @@ async def test_the_loop_runs_on_while_the_api_server_is_away() -> None:
         assert sky.launches == ["a", "b"]
 
 
+async def test_what_came_before_anybody_knew_the_room_takes_its_room() -> None:
+    def sized(name: str) -> dict[str, Any]:
+        resources = {"requests": {"cpu": "3"}}
+        return a_pod(name, containers=[{"name": "c", "image": "i", "resources": resources}])
+
+    async with a_world(sized("a"), sized("b")) as world:
+        assert world.cluster.lacks(world.pods["a"]) is None
+        world.cluster._allocatable = lambda: {"cpu": "4", "pods": "9"}
+        lacking = world.cluster.lacks(world.pods["b"])
+        assert lacking is not None
+        assert lacking[0] == "OutOfcpu"
+
+
 async def test_a_resize_for_which_there_was_no_room_is_looked_at_when_a_pod_ends() -> None:
     def sized(name: str, cpu: str, has: str) -> dict[str, Any]:
         resources = {"requests": {"cpu": cpu}}

@@ -257,8 +257,20 @@ def test_why_a_pod_failed_is_said_once_it_has() -> None:
 def test_that_it_was_to_end_is_the_newest_that_was_observed() -> None:
     manifest = pod()
     manifest["metadata"] |= {"generation": 2, "deletionTimestamp": STAMP}
-    assert status(manifest, facts(running()), NOW)["observedGeneration"] == 1
-    assert status(manifest, facts(exited(), stage=ENDED), NOW)["observedGeneration"] == 2
+    assert status(manifest, facts(running()), NOW)["observedGeneration"] == 2
+    assert status(pod(), facts(running()), NOW)["observedGeneration"] == 1
+
+
+def test_a_new_image_is_not_what_runs_before_its_container_does() -> None:
+    manifest = pod()
+    manifest["status"] = status(manifest, facts(running()), NOW)
+    manifest["spec"]["containers"][0]["image"] = "img/new"
+    (one,) = status(manifest, facts(running()), NOW)["containerStatuses"]
+    assert one["image"] == "img/c"
+    again = running()
+    again.container_id = "x://again"
+    (one,) = status(manifest, facts(again), NOW)["containerStatuses"]
+    assert one["image"] == "img/new"
 
 
 def test_sidecars_do_not_decide() -> None:
