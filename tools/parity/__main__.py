@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import signal
 import sys
 import time
@@ -113,14 +114,20 @@ def _run(given: argparse.Namespace, chosen: Sequence[Case], folder: Path) -> int
             with contextlib.suppress(AssertionError):
                 api.until("/api/v1/pods", lambda found: not found["items"], limit=EMPTY)
             api.close()
+        _run_file(folder).write_text(json.dumps([time.monotonic() - began, again]), "utf-8")
+    seconds, again = json.loads(_run_file(folder).read_text("utf-8"))
     verdicts = [_judged(one, folder, known) for one in chosen]
-    seconds = time.monotonic() - began
     outcome = report.Outcome(release(VERSIONS[0]), chosen, verdicts, known, seconds, again)
     for line in report.summary(outcome, whole=not given.only):
         _say(line)
     if given.report:
         given.report.write_text(report.page(outcome), "utf-8")
     return 1 if outcome.unknown else 0
+
+
+def _run_file(folder: Path) -> Path:
+    """How long the run took, and what was played twice in it."""
+    return folder / "run.json"
 
 
 def _judged(case: Case, folder: Path, known: Sequence[compare.Known]) -> compare.Verdict:
