@@ -148,7 +148,8 @@ async def test_an_update_is_at_once_and_leaves_nothing_old(bench: EngineBench) -
     one = pod(
         "while :; do [ -s /c/a ] || exit 9; x=$(cd /c/..data && cat a b) || continue; "
         'case "$x" in 11|22) ;; *) echo "torn $x"; exit 8;; esac; '
-        "[ -e /c/new ] && [ ! -e /c/old ] && break; done; sleep 1; ls -A /c; cat /s; echo; "
+        "[ -e /c/new ] && [ ! -e /c/old ] && break; done; "
+        "while [ -e /c/..r1 ]; do sleep 0.05; done; sleep 1; ls -A /c; cat /s; echo; "
         "stat -c %g /c/a/../..data/a /c/..data/a",
         Files("config", (File("a", b"1"), File("b", b"1"), File("old", b"o")), "r1"),
         at=[Mount("config", "/c"), Mount("config", "/s", sub_path="a")],

@@ -29,6 +29,18 @@ def kubeconfig(place: Path, server: str, **user: Any) -> str:
     return str(file)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def up(place: Path, *words: str) -> tuple[int, str, str]:
+    """`up` on `process`, where nobody has the port of its API."""
+    config = place / "podbridge.yaml"
+    config.write_text(f"apiVersion: podbridge.io/v1\nnodes: [{{name: n, port: {free_port()}}}]\n")
+    return invoke("--config", str(config), "up", "--on", "process", *words)
+
+
 def test_a_node_needs_backends() -> None:
     code, _, error = invoke("up")
     assert code == 2
@@ -36,24 +48,23 @@ def test_a_node_needs_backends() -> None:
 
 
 def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
-    code, _, error = invoke("up", "--on", "process", "--kubeconfig", str(tmp_path / "none"))
+    code, _, error = up(tmp_path, "--kubeconfig", str(tmp_path / "none"))
     assert code == 2
     assert f"{tmp_path}/none: there is no such file" in error
 
 
 def test_a_context_that_is_not_there(tmp_path: Path) -> None:
     file = kubeconfig(tmp_path, "https://127.0.0.1:1")
-    code, _, error = invoke("up", "--on", "process", "--kubeconfig", file, "--context", "her")
+    code, _, error = up(tmp_path, "--kubeconfig", file, "--context", "her")
     assert code == 2
     assert 'found "her"' in error
     assert "here" in error
 
 
 def test_an_api_server_that_is_away(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     file = kubeconfig(tmp_path, f"https://127.0.0.1:{port}", token="sentinel")
-    code, _, error = invoke("up", "--on", "process", "--kubeconfig", file)
+    code, _, error = up(tmp_path, "--kubeconfig", file)
     assert code == 3
     assert f"error: the API server at https://127.0.0.1:{port} does not answer" in error
     assert "sentinel" not in error

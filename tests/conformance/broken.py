@@ -107,19 +107,20 @@ class GoesBack(Broken):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.reverted: set[str] = set()
+        self.ends: dict[str, pod_pb2.PodFacts] = {}
 
     def event(self, event: pb.WatchPodsEvent, told: dict[str, Any]) -> bool:
-        facts = event.pod
-        if facts.stage == ENDED and facts.pod.uid not in self.reverted:
-            self.reverted.add(facts.pod.uid)
+        facts, loop = event.pod, asyncio.get_running_loop()
+        if facts.stage == ENDED and facts.pod.uid not in self.ends:
+            self.ends[facts.pod.uid] = facts
             stale = pod_pb2.PodFacts.FromString(facts.SerializeToString())
             stale.stage = pod_pb2.POD_STAGE_ACTIVE
             for one in stale.containers:
                 one.running.started_at.GetCurrentTime()
-            loop = asyncio.get_running_loop()
-            for after, what in ((0.3, stale), (0.4, facts)):
-                loop.call_later(after, self._publish, what)
+            loop.call_later(0.3, self._publish, stale)
+        elif facts.stage == pod_pb2.POD_STAGE_ACTIVE and facts.pod.uid in self.ends:
+            # Once that was told, or the one would take the other's place.
+            loop.call_soon(self._publish, self.ends[facts.pod.uid])
         return True
 
     def _publish(self, facts: pod_pb2.PodFacts) -> None:
