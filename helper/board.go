@@ -222,6 +222,35 @@ func (b *board) peers(role string) []Peer {
 	return found
 }
 
+// admits says whether a container may start for the first time, as far as those before it go; `why`
+// is why it never may. Once an init container has failed for good none may: see failedInit.
+func (b *board) admits(self Peer, patience bool, wait float64) (goes bool, why string) {
+	for _, peer := range b.payload.Pod.Containers {
+		if peer.Name == self.Name && self.Role != roleMain {
+			break
+		}
+		if peer.Role == roleMain {
+			continue
+		}
+		state := b.seen[peer.Name]
+		switch {
+		case b.lost[peer.Name]:
+			return false, fmt.Sprintf("the container %s is no more, and left no word of its end", peer.Name)
+		case state.Sequence == 0 && !patience:
+			return false, fmt.Sprintf("the container %s did not come within %g s", peer.Name, wait)
+		case state.Final && state.Exit == nil:
+			return false, fmt.Sprintf("the container %s was not started", peer.Name)
+		case peer.Role == roleSidecar && state.Final:
+			return false, fmt.Sprintf("the container %s has ended", peer.Name)
+		case peer.Role == roleSidecar && !(state.State == running && state.Started):
+			return false, ""
+		case peer.Role == roleInit && !(state.Final && state.Exit.Code == 0):
+			return false, ""
+		}
+	}
+	return true, ""
+}
+
 // failedInit is the init container whose end is the pod's; empty: none.
 func (b *board) failedInit() string {
 	for _, one := range b.peers(roleInit) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"slices"
 )
@@ -96,13 +95,4 @@ func (b Backoff) delayOfKilled(restart int, last Exit, previous *Exit) float64 {
 		return 0
 	}
 	return delay
-}
-
-// duration is as Go prints one of whole seconds: 10s, 1m20s.
-func duration(seconds float64) string {
-	minutes, rest := int(seconds)/60, int(seconds)%60
-	if minutes > 0 {
-		return fmt.Sprintf("%dm%ds", minutes, rest)
-	}
-	return fmt.Sprintf("%ds", rest)
 }

@@ -11,12 +11,12 @@ import (
 // watch waits until the pod is over and writes its record. It ends with 0 whatever the pod came to:
 // that is in the record.
 func watch(payload *Payload) (int, error) {
+	stops := make(chan os.Signal, 1)
+	signal.Notify(stops, syscall.SIGTERM, syscall.SIGINT)
 	board, err := newBoard(payload, "")
 	if err != nil {
 		return 0, err
 	}
-	stops := make(chan os.Signal, 1)
-	signal.Notify(stops, syscall.SIGTERM, syscall.SIGINT)
 	made := &watcher{board: board, pod: &payload.Pod, began: now()}
 	for {
 		board.look()

@@ -154,6 +154,17 @@ class Pod:
             time.sleep(0.01)
         return said
 
+    def until_held(self, process: subprocess.Popen[bytes], what: str) -> None:
+        """Waits until the process has something of that name open; only root can see that."""
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            for one in Path(f"/proc/{process.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(one) == what:
+                        return
+            assert time.monotonic() < give_up, f"no {what}"
+            time.sleep(0.01)
+
     def close(self) -> None:
         for process in self.running.values():
             if process.poll() is None:
