@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance parity fuzz lock clean help
+.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance parity fuzz helper lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16

@@ -91,7 +91,7 @@ async def _join(
     reviews = await stack.enter_async_context(asking)
     git_version = await _version(client)
     id_ = await cluster_id(client, cluster.id)
-    await _answers(provider, id_)
+    await _answers(provider, id_, node.name)
     folder = _folder(cluster, id_, node.name)
     spec = spec_of(node, id_, credentials)
     await _check_node(client, spec)
@@ -302,14 +302,13 @@ def _refused(client: ApiClient, error: BridgeError) -> Unauthorized:
     return Unauthorized(f"the API server refuses {client.credentials.source}: {error}")
 
 
-async def _answers(provider: ProviderClient, cluster: str) -> None:
+async def _answers(provider: ProviderClient, cluster: str, node: str) -> None:
     """Unavailable where the provider does not say what it has."""
-    from bridge.local.session import NODE
     from bridge.rpc.v1 import provider_pb2 as pb
 
     try:
         async with asyncio.timeout(PATIENCE):
-            request = pb.WatchNodeRequest(cluster=cluster, node=NODE)
+            request = pb.WatchNodeRequest(cluster=cluster, node=node)
             async with aclosing(provider.watch_node(request)) as offers:  # type: ignore[type-var]
                 async for _ in offers:
                     return

@@ -36,8 +36,8 @@ generous pod takes, and the disk that Fargate gives a task unasked."""
 PODS = 110
 """Places for pods where a backend names no limit: what Kubernetes gives a node."""
 
-NEWEST = 37
-"""The minor version whose kubelet this one was compared with last."""
+NEWEST = 36
+"""The minor version whose kubelet this one was compared with last (docs/parity.md)."""
 SKEW = 3
 """How many minor versions a kubelet may be behind its API server."""
 FEATURES_SINCE = 36

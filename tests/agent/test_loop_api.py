@@ -4,6 +4,7 @@ linger, labels change no generation. In virtual time."""
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from support import virtual
@@ -94,11 +95,12 @@ def test_labels_in_a_volume_follow_though_no_generation_rises() -> None:
             }
             world.store.add_pod(a_pod("one", volumes=[volume]))
             pod = await world.phase("one", "Running")
+            sent.clear()
             change(
                 world, pod["metadata"]["uid"], metadata={**pod["metadata"], "labels": {"a": "b"}}
             )
             await asyncio.sleep(60)
-            assert sent
+            assert json.loads(sent[-1].manifest)["metadata"]["labels"] == {"a": "b"}
 
     virtual.run(story())
 

@@ -219,10 +219,10 @@ async def test_what_may_not_be_looked_at_is_no_problem() -> None:
     [
         ("v1.29.9", "problem"),
         ("v1.30.0", "ok"),
-        ("v1.37.2-eks-1", "ok"),
-        ("v1.38.0", "note"),
-        ("v1.40.0", "note"),
-        ("v1.41.0", "problem"),
+        ("v1.36.2-eks-1", "ok"),
+        ("v1.37.0", "note"),
+        ("v1.39.0", "note"),
+        ("v1.40.0", "problem"),
         ("what", "note"),
     ],
 )
