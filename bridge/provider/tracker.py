@@ -178,12 +178,17 @@ class Tracker:
         record.missing = 0
         if record.observed is not None and _is_older(observed, record.observed):
             return
-        if observed != record.observed or record.facts is None:
+        news = observed != record.observed or record.facts is None
+        for state in observed.containers:
+            restart, asked = record.starting.get(state.name, (state.restart + 1, at))
+            # What is no news shows a start only where the look came after it.
+            if restart <= state.restart and (news or at >= asked):
+                del record.starting[state.name]
+                if record.plan is not None and record.plan.ended:
+                    # Its end waited for nothing else.
+                    self.queue.add(record.key)
+        if news:
             record.observed = observed
-            for state in observed.containers:
-                asked_for = record.starting.get(state.name)
-                if asked_for is not None and asked_for[0] <= state.restart:
-                    del record.starting[state.name]
             if _needs_telling_only(record, backend):
                 record.problem = None
                 self._publish(record)

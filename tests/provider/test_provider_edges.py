@@ -16,7 +16,7 @@ from bridge.provider.service import Provider
 from bridge.provider.tracker import Tracker
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
-from bridge.workload import ContainerState, Identity, Observed, Running, Workload
+from bridge.workload import ContainerState, Identity, Observed, Running, Waiting, Workload
 
 
 @asynccontextmanager
@@ -56,6 +56,35 @@ class Picky(PaperAdapter):
 
     def check(self, workload: Workload) -> Sequence[Violation]:
         return [Violation("spec.containers[0].command[0]", "not on this host")]
+
+
+class NoImage(PaperAdapter):
+    """A backend that never gets the image."""
+
+    async def start(self, workload: Workload, container: str, restart: int) -> None:
+        key, waiting = workload.identity.key, Waiting("ErrImagePull", "no such image")
+        if self.cloud.pods[key].container(container) is None:
+            self.cloud.change(key, ContainerState(container, waiting, restart=restart))
+
+
+def test_a_pod_without_its_image_goes_as_soon_as_a_look_has_shown_that_it_waits() -> None:
+    async def story() -> None:
+        backend = Backend(NoImage(cloud()), {})
+        provider = Provider(Tracker([backend], clock=virtual.clock))
+        watcher = Watcher(provider)
+        tasks = [asyncio.create_task(provider.run()), asyncio.create_task(watcher.follow())]
+        await provider.create_pod(asked(a_pod()))
+        waits = await watcher.until("one", lambda f: bool(f.containers[0].waiting.message))
+        await asyncio.sleep(1)
+        began = virtual.clock()
+        await provider.delete_pod(pb.DeletePodRequest(pod=waits.pod))
+        await watcher.ended("one")
+        assert virtual.clock() - began < 3
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    virtual.run(story())
 
 
 def test_a_repeated_create_tells_which_generation_the_provider_has() -> None:
