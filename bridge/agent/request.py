@@ -25,6 +25,8 @@ author wants a pod to run is another annotation."""
 ATTEMPT = "podbridge.io/attempt"
 """Annotation: the attempt that runs there."""
 
+Request = pb.CreatePodRequest | pb.UpdatePodRequest
+
 TOKEN_SECONDS = 3600
 """How long a projected token lives where the pod does not say."""
 
@@ -108,31 +110,33 @@ class Builder:
             generation=pod["metadata"].get("generation", 0),
             recorded=recorded(pod, started),
         )
-        pulls, failures = await self._fill(pod, request)
+        pulls, failures, unfilled = await self._fill(pod, request)
         request.pull_credentials.extend(pulls)
         failures = _bad_sub_paths(pod, request) | failures
-        for environment in request.environment:
-            if (waiting := failures.get(environment.container)) is not None:
-                environment.not_ready.reason = waiting.reason
-                environment.not_ready.message = waiting.message
+        if unfilled is not None:
+            # As the kubelet has it: no container starts before every volume is there.
+            failures = {one.container: unfilled for one in request.environment}
+        _mark(request, failures)
         return request
 
     async def update(self, pod: Manifest, who: pod_pb2.PodIdentity) -> pb.UpdatePodRequest:
-        """`UpdatePod`. NotReady."""
+        """`UpdatePod`. What containers refer to and is not there (any more) holds back their own
+        next start only. NotReady: a volume's content is not there."""
         request = pb.UpdatePodRequest(
             pod=who,
             manifest=json.dumps(pod).encode(),
             generation=pod["metadata"].get("generation", 0),
         )
-        _, failures = await self._fill(pod, request)
-        if failures:
-            raise NotReady(failures)
+        _, failures, unfilled = await self._fill(pod, request)
+        if unfilled is not None:
+            raise NotReady({one.container: unfilled for one in request.environment})
+        _mark(request, failures)
         return request
 
     async def _fill(
-        self, pod: Manifest, request: pb.CreatePodRequest | pb.UpdatePodRequest
-    ) -> tuple[list[pod_pb2.ImagePullCredential], dict[str, Waiting]]:
-        """Puts in what the pod refers to; what is missing is told by container."""
+        self, pod: Manifest, request: Request
+    ) -> tuple[list[pod_pb2.ImagePullCredential], dict[str, Waiting], Waiting | None]:
+        """Puts in what the pod refers to; what is missing is told by container, and of volumes."""
         namespace = pod["metadata"].get("namespace", "default")
         found: dict[tuple[str, str, str], Manifest | None] = {}
         for kind, name, _ in references(pod):
@@ -153,6 +157,7 @@ class Builder:
         services = await self._cluster.service_variables(pod)
         allocatable = self._cluster.allocatable()
         failures: dict[str, Waiting] = {}
+        unfilled: Waiting | None = None
         for group in ("initContainers", "containers", "ephemeralContainers"):
             for container in pod["spec"].get(group) or ():
                 built = build(pod, container, objects, allocatable=allocatable, services=services)
@@ -168,11 +173,17 @@ class Builder:
                 continue
             filled = content(pod, volume, objects, tokens=token, allocatable=allocatable)
             if isinstance(filled, Waiting):
-                # As the kubelet has it: no container starts before every volume is there.
-                failures |= {one.container: filled for one in request.environment}
+                unfilled = filled
                 filled = pod_pb2.VolumeContent(volume=volume["name"])
             request.volumes.append(filled)
-        return _pull_credentials(pod, found), failures
+        return _pull_credentials(pod, found), failures, unfilled
+
+
+def _mark(request: Request, failures: Mapping[str, Waiting]) -> None:
+    for environment in request.environment:
+        if (waiting := failures.get(environment.container)) is not None:
+            environment.not_ready.reason = waiting.reason
+            environment.not_ready.message = waiting.message
 
 
 def _bad_sub_paths(pod: Manifest, request: pb.CreatePodRequest) -> dict[str, Waiting]:

@@ -63,6 +63,43 @@ def test_what_runs_needs_its_config_map_no_more() -> None:
     virtual.run(story())
 
 
+def test_a_deadline_is_brought_though_a_config_map_has_gone() -> None:
+    async def story() -> None:
+        async with a_world(c0=(100, 0)) as world:
+            world.store._references[KEY] = CONFIG
+            await world.start_provider()
+            pod = a_pod("one", containers=CONTAINERS)
+            world.store.add_pod(pod)
+            await world.phase("one", "Running")
+            world.store._references.clear()
+            changed(world, pod, activeDeadlineSeconds=20)
+            failed = await world.phase("one", "Failed")
+            assert failed["status"]["reason"] == "DeadlineExceeded"
+            assert failed["status"]["observedGeneration"] == 2
+
+    virtual.run(story())
+
+
+def test_no_run_begins_with_a_config_map_that_has_gone() -> None:
+    async def story() -> None:
+        async with a_world(c0=(50, 1), c1=(5, 0)) as world:
+            world.store._references[KEY] = CONFIG
+            await world.start_provider()
+            pod = a_pod("one", containers=CONTAINERS, restartPolicy="OnFailure")
+            world.store.add_pod(pod)
+            await world.phase("one", "Running")
+            world.store._references.clear()
+            world.agent.refers_to_news(pod["metadata"]["uid"])
+            await asyncio.sleep(100)
+            assert [restart for _, _, restart in world.sky.runs] == [0]
+            world.store._references[KEY] = CONFIG
+            world.agent.refers_to_news(pod["metadata"]["uid"])
+            await world.phase("one", "Succeeded")
+            assert [restart for _, _, restart in world.sky.runs] == [0, 1]
+
+    virtual.run(story())
+
+
 def test_a_config_map_that_comes_later_lets_the_pod_start() -> None:
     async def story() -> None:
         async with a_world(c0=(1, 0)) as world:
