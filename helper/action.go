@@ -238,7 +238,11 @@ func (a *actor) grpc(ctx context.Context, action Action) outcome {
 	if err != nil {
 		return bad(err.Error())
 	}
-	code := answer.Trailer.Get("Grpc-Status") + answer.Header.Get("Grpc-Status")
+	code := answer.Trailer.Get("Grpc-Status")
+	if code == "" {
+		// An answer without a message has only its head.
+		code = answer.Header.Get("Grpc-Status")
+	}
 	if answer.StatusCode != http.StatusOK || code != "0" {
 		return bad(fmt.Sprintf("health rpc probe failed: status %d, grpc-status %q", answer.StatusCode, code))
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -254,6 +255,9 @@ func parsePayload(text []byte, verb string) (*Payload, error) {
 			return nil, fail(exitPayload, "payload: pod.containers: %q is no role", one.Role)
 		}
 		names[one.Name] = one.Role
+	}
+	if !slices.ContainsFunc(made.Pod.Containers, func(one Peer) bool { return one.Role == roleMain }) {
+		return nil, fail(exitPayload, "payload: pod.containers: none is a main container")
 	}
 	if made.Pod.Grace < 0 || made.Pod.PeerWait <= 0 || !isFinite(made.Pod.Grace) {
 		return nil, fail(exitPayload, "payload: pod: grace and peer_wait must be positive")

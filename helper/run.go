@@ -123,6 +123,9 @@ func run(payload *Payload, command []string) (int, error) {
 	if made.board, err = newBoard(payload, one.Name); err != nil {
 		return 0, err
 	}
+	if made.resume() {
+		return made.code, nil
+	}
 	made.state = State{State: waiting, Reason: made.defaultReason()}
 	if err = made.board.publish(made.state); err != nil {
 		return 0, err
@@ -134,6 +137,32 @@ func run(payload *Payload, command []string) (int, error) {
 		made.broken = err.Error()
 	}
 	return made.loop(), nil
+}
+
+// resume looks at what an earlier helper of this very container has left; true where that began a
+// run. It is not begun twice, whoever started this container anew: its end is what is known of it.
+func (s *supervisor) resume() bool {
+	old, err := s.board.read(s.one.Name)
+	if err != nil {
+		return false
+	}
+	s.board.last = old.Sequence
+	if old.State == waiting {
+		return false
+	}
+	if !old.Final {
+		if old.State == running {
+			old.Exit = &Exit{
+				Code: 137, Reason: reasonUnknown, StartedAt: old.Since, FinishedAt: now(),
+				Message: "its helper was ended, and a container is not begun twice",
+			}
+		}
+		old.State, old.Final, old.Since = ended, true, nil
+		s.state = old
+		s.publish()
+	}
+	s.code = old.Exit.Code
+	return true
 }
 
 // prepare does once what a container needs before it starts.

@@ -603,6 +603,22 @@ def test_the_container_dies_with_its_helper(make: Make) -> None:
     pytest.fail("it still runs")
 
 
+def test_a_container_is_not_begun_twice(make: Make, tmp_path: Path) -> None:
+    pod = make(container("m", f"echo ran >> {tmp_path}/trace; exec sleep 60"), barrier=False)
+    first = pod.run("m")
+    pod.until("m", lambda said: said["state"] == "running")
+    first.kill()
+    first.communicate()
+    pod.run("m")
+    pod.join("m", 137)
+    pod.watch()
+    end = end_of(pod)
+    assert (end.code, end.reason) == (137, "ContainerStatusUnknown")
+    pod.run("m")
+    pod.join("m", 137)
+    assert (tmp_path / "trace").read_text() == "ran\n"
+
+
 def test_one_container_has_one_helper(make: Make, program: Path) -> None:
     pod = make(container("m", "echo on; exec sleep 60"))
     line_of(pod.run("m"))
