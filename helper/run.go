@@ -148,7 +148,8 @@ func (s *supervisor) resume() bool {
 	}
 	s.board.last = old.Sequence
 	if old.State == waiting {
-		return false
+		s.code = exitNotBegun
+		return old.Final
 	}
 	if !old.Final {
 		if old.State == running {

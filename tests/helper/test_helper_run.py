@@ -137,10 +137,12 @@ def test_sidecars_start_first_and_end_last_in_reverse_order(make: Make, tmp_path
         script = f"trap 'echo -{name} >> {trace}; exit 0' TERM; echo +{name} >> {trace};"
         return container(name, script + "while :; do sleep 0.02; done", Role.SIDECAR, **more)
 
-    probe = Probe(ExecAction(("/bin/sh", "-c", f"grep -q +t {trace}")), period=0.1)
+    def begun(name: str) -> Probe:
+        return Probe(ExecAction(("/bin/sh", "-c", f"grep -q +{name} {trace}")), period=0.1)
+
     pod = make(
-        sidecar("s"),
-        sidecar("t", startup_probe=probe),
+        sidecar("s", startup_probe=begun("s")),
+        sidecar("t", startup_probe=begun("t")),
         container("m", f"echo +m >> {trace}; sleep 0.1; echo -m >> {trace}"),
     )
     pod.all()
@@ -311,7 +313,7 @@ def test_a_link_in_the_messages_place_shows_nothing(make: Make, tmp_path: Path) 
 
 def test_the_logs_end_is_the_message_where_that_is_asked_for(make: Make) -> None:
     pod = make(
-        container("m", "seq 100; echo last >&2; exit 1", logs_as_message=True),
+        container("m", "seq 100 >&2; echo last >&2; exit 1", logs_as_message=True),
         container("n", "echo fine", logs_as_message=True),
     )
     pod.all()
