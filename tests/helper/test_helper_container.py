@@ -75,6 +75,8 @@ def contain(program: Path, tmp_path: Path) -> Iterator[Contain]:
         words += ["--env-file", str(env), "-v", f"{shared}:{SHARED}", "-e", "PATH=/bin", *options]
         done = subprocess.run(
             [*words, "--rootfs", str(tmp_path / folder), *command],
+            # Podman's monitor notes an OOM kill in the folder that it is started in.
+            cwd=tmp_path,
             stdin=subprocess.DEVNULL, capture_output=True, timeout=90, check=False,
         )  # fmt: skip
         if b"OCI runtime" in done.stderr or done.returncode in (125, 126):
