@@ -179,13 +179,14 @@ class Tracker:
         if record.observed is not None and _is_older(observed, record.observed):
             return
         news = observed != record.observed or record.facts is None
+        ends = record.plan is not None and record.plan.ended
         for state in observed.containers:
             restart, asked = record.starting.get(state.name, (state.restart + 1, at))
-            # What is no news shows a start only where the look came after it.
-            if restart <= state.restart and (news or at >= asked):
+            # The end of a pod waits for nothing but its starts: there a look that came after one
+            # tells of it even where it is no news. Else what waits is asked for again later.
+            if restart <= state.restart and (news or (ends and at >= asked)):
                 del record.starting[state.name]
-                if record.plan is not None and record.plan.ended:
-                    # Its end waited for nothing else.
+                if ends:
                     self.queue.add(record.key)
         if news:
             record.observed = observed
