@@ -41,9 +41,13 @@ class Cluster(Protocol):
     def allocatable(self) -> Mapping[str, str]:
         """What the node has for pods, as quantities: what unset limits read as. Empty: unknown."""
 
+    async def refuses(self, pod: Manifest) -> tuple[str, str] | None:
+        """(reason, message) where a pod that is new cannot be on the node, as a kubelet sees it at
+        admission: room, labels, ports, taints; None where it can."""
+
     def lacks(self, pod: Manifest) -> tuple[str, str] | None:
-        """(reason, message) where the node has no room for a pod that is new to it, as a kubelet
-        sees it at admission; None where it has."""
+        """(reason, message) where the node has no room for what a pod that has begun asks for now;
+        None where it has."""
 
     async def patch_status(
         self, pod: Manifest, status: Manifest, annotations: dict[str, str]

@@ -402,8 +402,8 @@ class Agent:
         assert pod is not None
         try:
             if entry.accepted != self._epoch.name or entry.incomplete:
-                if (lacking := self._lacking(entry)) is not None:
-                    await self._reject(entry, *lacking)
+                if (refusal := await self._refusal(entry)) is not None:
+                    await self._reject(entry, *refusal)
                     return None
                 entry.stale = False
                 await self._create(entry)
@@ -499,13 +499,13 @@ class Agent:
         await self._patch(entry, rejected(pod, reason, message, self._clock()))
         self._news.set()
 
-    def _lacking(self, entry: _Entry) -> tuple[str, str] | None:
-        """What the node lacks for a pod that is new here: one that has begun is never put out."""
+    async def _refusal(self, entry: _Entry) -> tuple[str, str] | None:
+        """Why the node does not admit a pod that is new: one that has begun is never put out."""
         pod = entry.pod
         assert pod is not None
         if entry.accepted or entry.facts is not None or "startTime" in (pod.get("status") or {}):
             return None
-        return self._cluster.lacks(pod)
+        return await self._cluster.refuses(pod)
 
     def _runs(self, entry: _Entry) -> bool:
         return entry.facts is not None and entry.facts.stage == pod_pb2.POD_STAGE_ACTIVE

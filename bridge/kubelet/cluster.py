@@ -26,9 +26,9 @@ from types import TracebackType
 from bridge.agent.cluster import PodEvent
 from bridge.agent.request import identity
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported
+from bridge.kubelet.admission import Admission
+from bridge.kubelet.affinity import AFFINITY
 from bridge.kubelet.client import METADATA_LIST, ApiClient, Conflict, Forbidden, escaped
-from bridge.kubelet.fit import Room
-from bridge.kubelet.ports import HostPorts
 from bridge.kubelet.recorder import Recorder
 from bridge.kubelet.references import References, Services, Tokens
 from bridge.kubelet.watch import Changed, Listed, ListWatch
@@ -69,7 +69,8 @@ class ApiCluster:
 
     Use as a context manager: leaving it writes what events there still are and ends all watches.
     `on_references` is called with the UID of a pod whose ConfigMaps, Secrets or tokens are not what
-    they were; as long as nobody set it, the loop hears of the pod as MODIFIED.
+    they were; as long as nobody set it, the loop hears of the pod as MODIFIED. `as_node` gives the
+    Node as last heard, None before that; without it nobody asks whether pods match the Node.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ApiCluster:
         recorder: Recorder | None = None,
         api_server: tuple[str, int] | None = None,
         allocatable: Callable[[], Mapping[str, str]] = dict,
+        as_node: Callable[[], Manifest | None] | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -90,12 +92,8 @@ class ApiCluster:
         self.on_references: Callable[[str], None] = self._tell_again
         self._client = client
         self._allocatable = allocatable
-        self._room = Room({})
-        """What the pods that the node has admitted ask for together."""
-        self._ports = HostPorts()
-        """The host's ports that they have."""
-        self._short: set[str] = set()
-        """UIDs of those that have begun and ask for more than there was."""
+        self._admission = Admission(allocatable)
+        self._as_node = as_node
         self._clock = clock
         self._jitter = jitter
         self._watching = ListWatch(
@@ -212,22 +210,23 @@ class ApiCluster:
         """`Cluster.allocatable`: what the node says of itself."""
         return self._allocatable()
 
+    async def refuses(self, pod: Manifest) -> tuple[str, str] | None:
+        """`Cluster.refuses`. Unavailable before the Node was heard of."""
+        if self._as_node is None:
+            return self._admission.refuses(pod, None)
+        if (node := self._as_node()) is None:
+            raise Unavailable(f"the node {self.node} was not heard of yet")
+        refusal = self._admission.refuses(pod, node)
+        if refusal == AFFINITY:
+            # Its labels may have changed a moment ago: the scheduler may know before we do.
+            with _never_permanent():
+                node = await self._client.get(f"/api/v1/nodes/{escaped(self.node)}")
+            refusal = self._admission.refuses(pod, node)
+        return refusal
+
     def lacks(self, pod: Manifest) -> tuple[str, str] | None:
-        """`Cluster.lacks`: the kubelet's own look at fit. One for which there is room takes it."""
-        uid = pod["metadata"]["uid"]
-        if not (offered := self._allocatable()):
-            # Nobody knows yet whether it fits. It takes its room all the same.
-            self._room.add(pod)
-            self._ports.add(pod)
-            return None
-        self._room.resize(offered)
-        if (lacking := self._room.lacks(pod) or self._ports.lacks(pod)) is None:
-            self._room.add(pod)
-            self._ports.add(pod)
-            self._short.discard(uid)
-        elif uid in self._room:
-            self._short.add(uid)
-        return lacking
+        """`Cluster.lacks`."""
+        return self._admission.lacks(pod)
 
     async def patch_status(
         self, pod: Manifest, status: Manifest, annotations: dict[str, str]
@@ -406,17 +405,12 @@ class ApiCluster:
             return
         if "startTime" in status:
             # Admitted, in an earlier life of ours perhaps; or it has something else now.
-            self._room.add(pod, granted=True)
-            self._ports.add(pod)
+            self._admission.add(pod, granted=True)
 
     def _release(self, uid: str) -> None:
-        self._short.discard(uid)
-        self._ports.remove(uid)
-        if uid in self._room:
-            self._room.remove(uid)
+        for one in self._admission.remove(uid):
             # As the kubelet has it: a resize that was put off has its turn when a pod ends.
-            for one in self._short:
-                self._tell_again(one)
+            self._tell_again(one)
         self._references.release(uid)
         self._tokens.release(uid)
 

@@ -96,6 +96,7 @@ class Shim:
             spec.name,
             api_server=self._api_server,
             allocatable=allocatable,
+            as_node=lambda: upkeep.node if upkeep is not None else None,
         ) as cluster:
 
             def registered(node: Manifest) -> None:

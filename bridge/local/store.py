@@ -214,6 +214,10 @@ class Store:
         """`Cluster.allocatable`: nobody has measured anything."""
         return {}
 
+    async def refuses(self, pod: Manifest) -> tuple[str, str] | None:
+        """`Cluster.refuses`: there is one node, and every pod is its own."""
+        return None
+
     def lacks(self, pod: Manifest) -> tuple[str, str] | None:
         """`Cluster.lacks`: pods wait for room, as nobody else could run them."""
         return None

@@ -278,7 +278,11 @@ def test_a_pod_that_finds_no_room_is_rejected_and_one_that_has_begun_is_not() ->
             await world.start_provider()
             world.store.add_pod(a_pod("one"))
             await world.phase("one", "Running")
-            world.store.lacks = lambda _: ("OutOfcpu", "Node didn't have enough resource: cpu")
+
+            async def refuses(_: object) -> tuple[str, str]:
+                return "OutOfcpu", "Node didn't have enough resource: cpu"
+
+            world.store.refuses = refuses
             world.store.add_pod(a_pod("two"))
             failed = await world.phase("two", "Failed")
             assert failed["status"]["reason"] == "OutOfcpu"

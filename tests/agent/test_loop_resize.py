@@ -220,7 +220,11 @@ def test_a_pod_of_a_daemonset_that_cannot_run_waits_with_one_event() -> None:
     async def story() -> None:
         async with a_world() as world:
             await world.start_provider()
-            world.store.lacks = lambda _: ("OutOfcpu", "Node didn't have enough resource: cpu")
+
+            async def refuses(_: object) -> tuple[str, str]:
+                return "OutOfcpu", "Node didn't have enough resource: cpu"
+
+            world.store.refuses = refuses
             pod = a_pod("one")
             owner = {"kind": "DaemonSet", "name": "d", "controller": True}
             pod["metadata"]["ownerReferences"] = [owner]

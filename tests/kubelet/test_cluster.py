@@ -652,9 +652,9 @@ async def test_what_came_before_anybody_knew_the_room_takes_its_room() -> None:
         return a_pod(name, containers=[{"name": "c", "image": "i", "resources": resources}])
 
     async with a_world(sized("a"), sized("b")) as world:
-        assert world.cluster.lacks(world.pods["a"]) is None
-        world.cluster._allocatable = lambda: {"cpu": "4", "pods": "9"}
-        lacking = world.cluster.lacks(world.pods["b"])
+        assert await world.cluster.refuses(world.pods["a"]) is None
+        world.cluster._admission._allocatable = lambda: {"cpu": "4", "pods": "9"}
+        lacking = await world.cluster.refuses(world.pods["b"])
         assert lacking is not None
         assert lacking[0] == "OutOfcpu"
 
@@ -669,10 +669,28 @@ async def test_a_resize_for_which_there_was_no_room_is_looked_at_when_a_pod_ends
         return pod
 
     async with a_world(sized("a", "3", "1"), sized("b", "3", "3")) as world:
-        world.cluster._allocatable = lambda: {"cpu": "4", "pods": "9"}
+        world.cluster._admission._allocatable = lambda: {"cpu": "4", "pods": "9"}
         lacking = world.cluster.lacks(world.pods["a"])
         assert lacking is not None
         assert lacking[0] == "OutOfcpu"
         world.server.remove("pods", "default", "b")
         await world.until("MODIFIED a", "DELETED b")
         assert world.cluster.lacks(world.pods["a"]) is None
+
+
+async def test_labels_are_asked_for_anew_before_a_pod_is_refused_for_them() -> None:
+    mine = a_pod("a", nodeSelector={"zone": "a"})
+    node = {"metadata": {"name": "n", "labels": {"zone": "b"}}, "spec": {}}
+    known: list[dict[str, Any]] = []
+    async with a_world(mine) as world:
+        world.cluster._as_node = lambda: known[0] if known else None
+        with pytest.raises(Unavailable, match="not heard"):
+            await world.cluster.refuses(world.pods["a"])
+        known.append(node)
+        world.server.put("nodes", node)
+        refusal = await world.cluster.refuses(world.pods["a"])
+        assert refusal is not None
+        assert refusal[0] == "NodeAffinity"
+        # The node has the label by now, and its watch has not told.
+        world.server.put("nodes", {**node, "metadata": {"name": "n", "labels": {"zone": "a"}}})
+        assert await world.cluster.refuses(world.pods["a"]) is None
