@@ -114,8 +114,7 @@ func (a *actor) exec(ctx context.Context, argv []string, limit float64) outcome 
 		return outcome{words: err.Error()}
 	}
 	defer read.Close()
-	null := a.shell.null.Fd()
-	pid, end, err := a.shell.start(argv, []uintptr{null, write.Fd(), write.Fd()})
+	pid, end, err := a.shell.start(argv, [3]*os.File{a.shell.null, write, write}, false)
 	write.Close()
 	if err != nil {
 		return outcome{words: err.Error()}

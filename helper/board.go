@@ -41,6 +41,14 @@ type State struct {
 	StopWhy  string   `json:"stop_why,omitempty"` // which order ended it: of whyDeadline and so on
 }
 
+// stop is an order to the whole pod: it ends from `At` and is killed at `KillAt`.
+type stop struct {
+	At     float64 `json:"at"`
+	KillAt float64 `json:"kill_at"`
+}
+
+const stopFile = ".stop" // no container's name begins so
+
 const (
 	waiting = "waiting"
 	running = "running"
@@ -51,6 +59,7 @@ type board struct {
 	payload *Payload
 	seen    map[string]State
 	lost    map[string]bool
+	stop    *stop // what was asked of the whole pod; nil: nothing yet
 	self    string
 	lock    *os.File
 	last    int
@@ -144,9 +153,14 @@ func (b *board) publish(state State) error {
 	if err != nil {
 		return err
 	}
-	line := hex.EncodeToString(b.mac(b.self, text)) + " " + string(text)
+	return b.put(b.self, text)
+}
+
+// put writes a signed file of the board.
+func (b *board) put(name string, text []byte) error {
+	line := hex.EncodeToString(b.mac(name, text)) + " " + string(text)
 	place := stateFolder(b.payload.Folder)
-	file, err := os.CreateTemp(place, "."+b.self+"-*")
+	file, err := os.CreateTemp(place, "."+name+"-*")
 	if err == nil {
 		_, err = file.WriteString(line)
 		if err == nil {
@@ -156,7 +170,7 @@ func (b *board) publish(state State) error {
 			err = also
 		}
 		if err == nil {
-			err = os.Rename(file.Name(), filepath.Join(place, b.self))
+			err = os.Rename(file.Name(), filepath.Join(place, name))
 		}
 		if err != nil {
 			_ = os.Remove(file.Name())
@@ -181,29 +195,60 @@ func (b *board) look() {
 		// Its last word may have come between the two looks: a lock is given back after it.
 		b.lost[peer.Name] = !alive && b.seen[peer.Name].Sequence > 0 && !b.seen[peer.Name].Final
 	}
+	if text, err := b.get(stopFile); err == nil {
+		var found stop
+		if json.Unmarshal(text, &found) == nil {
+			b.heed(found)
+		}
+	}
 }
 
 func (b *board) read(name string) (State, error) {
 	var state State
-	file, err := os.OpenFile(filepath.Join(stateFolder(b.payload.Folder), name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return state, err
+	text, err := b.get(name)
+	if err == nil {
+		err = json.Unmarshal(text, &state)
 	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, longestState))
-	if err != nil {
-		return state, err
-	}
-	seal, text, _ := strings.Cut(string(data), " ")
-	sum, err := hex.DecodeString(seal)
-	if err != nil || !hmac.Equal(sum, b.mac(name, []byte(text))) {
-		return state, errors.New("not signed by the pod's key")
-	}
-	err = json.Unmarshal([]byte(text), &state)
 	if err == nil && state.Name != name {
 		err = errors.New("another container's")
 	}
 	return state, err
+}
+
+// get reads a file of the board, whose seal has to hold.
+func (b *board) get(name string) ([]byte, error) {
+	file, err := os.OpenFile(filepath.Join(stateFolder(b.payload.Folder), name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, longestState))
+	if err != nil {
+		return nil, err
+	}
+	seal, text, _ := strings.Cut(string(data), " ")
+	sum, err := hex.DecodeString(seal)
+	if err != nil || !hmac.Equal(sum, b.mac(name, []byte(text))) {
+		return nil, errors.New("not signed by the pod's key")
+	}
+	return []byte(text), nil
+}
+
+// order asks the whole pod to end. The first says from when, the one that kills first holds.
+func (b *board) order(more stop) error {
+	b.heed(more)
+	text, err := json.Marshal(b.stop)
+	if err != nil {
+		return err
+	}
+	return b.put(stopFile, text)
+}
+
+func (b *board) heed(more stop) {
+	if b.stop != nil {
+		more = stop{min(b.stop.At, more.At), min(b.stop.KillAt, more.KillAt)}
+	}
+	b.stop = &more
 }
 
 // isOver says whether nothing more is to be expected of a container.

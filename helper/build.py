@@ -1,12 +1,14 @@
 """Builds the helper for a machine, into the user's cache, by a hash of its sources.
 
-`python helper/build.py [amd64|arm64 ...]` prints where each program is.
+`python helper/build.py [amd64|arm64 ...]` prints where each program is. `--pin` builds all of them
+and writes their digests into the Python package; `--check` says whether those are of these sources.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parent
 sys.path.insert(0, str(SOURCE.parent))
 
+from bridge.helper.program import cache_folder  # noqa: E402 - only now can it be found
 from tools.control_plane.toolchain import (  # noqa: E402 - only now can it be found
     CannotBeHad,
     environment,
@@ -26,16 +29,12 @@ from tools.control_plane.toolchain import (  # noqa: E402 - only now can it be f
 MACHINES = ("amd64", "arm64")
 NEEDED = (1, 25)
 """The Go version that go.mod asks for."""
+PINNED = SOURCE.parent / "bridge" / "helper" / "pinned.json"
+"""The digests that a Python package has of its programs."""
 _OLD = 7 * 86400
 """Seconds after which a program of other sources is removed from the cache."""
 _LIMIT = 500
 """Seconds that one build may take."""
-
-
-def cache_folder() -> Path:
-    """Where built programs are."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "podbridge" / "helper"
 
 
 def digest() -> str:
@@ -95,7 +94,10 @@ def _say(words: str) -> None:
 
 def main(machines: list[str]) -> int:
     """Builds for the machines that are named, else for all of them."""
-    for machine in machines or MACHINES:
+    if machines == ["--check"]:
+        return _check()
+    pins = machines == ["--pin"]
+    for machine in MACHINES if pins or not machines else machines:
         if machine not in MACHINES:
             _say(f"error: {machine} is none of {', '.join(MACHINES)}")
             return 2
@@ -105,7 +107,20 @@ def main(machines: list[str]) -> int:
             _say(f"error: {why}")
             return 3
         sys.stdout.write(f"{program} {program.stat().st_size / 2**20:.1f} MiB\n")
+    if pins:
+        PINNED.write_text(json.dumps({"sources": digest(), **_digests()}, indent=2) + "\n")
     return 0
+
+
+def _digests() -> Mapping[str, str]:
+    return {one: hashlib.sha256(build(one).read_bytes()).hexdigest() for one in MACHINES}
+
+
+def _check() -> int:
+    if json.loads(PINNED.read_text())["sources"] == digest():
+        return 0
+    _say("error: the helper's sources have changed: `python helper/build.py --pin`")
+    return 1
 
 
 if __name__ == "__main__":

@@ -105,6 +105,8 @@ func credentialOf(one *Container) (*syscall.Credential, error) {
 	return made, nil
 }
 
+const terminalKind = "xterm" // TERM, where the pod names none
+
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // environmentOf is what a container's processes get: the image's and the cloud's own variables,
@@ -164,7 +166,11 @@ func newShell(family *family, one *Container) (*shell, error) {
 	if made.credential, err = credentialOf(one); err != nil {
 		return nil, err
 	}
-	made.env = environmentOf(os.Environ(), one.Env, homeOf(made.credential, os.Getenv("HOME")))
+	pod := one.Env
+	if one.Tty {
+		pod = append([][]string{{"TERM", terminalKind}}, pod...)
+	}
+	made.env = environmentOf(os.Environ(), pod, homeOf(made.credential, os.Getenv("HOME")))
 	return made, nil
 }
 
@@ -176,14 +182,18 @@ func (s *shell) enter() error {
 	return nil
 }
 
-// start runs a command in a session of its own. Errors are for people, and name no variable's value.
-func (s *shell) start(argv []string, files []uintptr) (int, <-chan syscall.WaitStatus, error) {
+// start runs a command in a session of its own, whose terminal its first stream is where it has one.
+// Errors are for people, and name no variable's value.
+func (s *shell) start(argv []string, files [3]*os.File, terminal bool) (int, <-chan syscall.WaitStatus, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return 0, nil, errors.New("exec: there is no command")
 	}
 	how := &syscall.ProcAttr{
-		Dir: s.folder, Env: s.env, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Credential: s.credential, Pdeathsig: syscall.SIGKILL},
+		Dir: s.folder, Env: s.env, Files: []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd()},
+		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: terminal, Credential: s.credential, Pdeathsig: syscall.SIGKILL},
+	}
+	if terminal && !slices.ContainsFunc(s.env, func(one string) bool { return strings.HasPrefix(one, "TERM=") }) {
+		how.Env = append(slices.Clone(s.env), "TERM="+terminalKind)
 	}
 	name, denied := argv[0], false
 	for _, place := range s.places(name) {

@@ -111,6 +111,8 @@ func (s *supervisor) ended(status syscall.WaitStatus) {
 		}
 	}
 	exit.Message = s.messageOf(one, exit)
+	one.code = exit.Code
+	close(one.over)
 	s.conclude(one, exit)
 }
 
@@ -155,6 +157,8 @@ func (s *supervisor) bound() float64 {
 
 // leave says the last words and gives the exit code.
 func (s *supervisor) leave() int {
+	close(s.left)
+	s.tunnel.close()
 	if s.one.Record {
 		s.state.Name = s.one.Name
 		made := Record{

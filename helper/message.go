@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 const (
@@ -106,83 +105,4 @@ func (t *tail) text() string {
 		lines = lines[:len(lines)-1]
 	}
 	return clean(bytes.Join(lines[max(0, len(lines)-tailLines):], nil))
-}
-
-// streams are a container's standard output and error.
-type streams struct {
-	files [2]*os.File
-	ours  [2]*os.File
-	tail  *tail
-	done  sync.WaitGroup
-}
-
-// newStreams gives the helper's own streams where nobody needs to know what is written, so that it
-// stands in nobody's way; else pipes, whose ends are copied on byte by byte.
-func newStreams(through bool, credential *syscall.Credential) (*streams, error) {
-	made := &streams{files: [2]*os.File{os.Stdout, os.Stderr}}
-	if !through {
-		return made, nil
-	}
-	made.tail = &tail{}
-	for at, target := range made.files {
-		read, write, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		if credential != nil {
-			// So that the container may open /dev/stdout by name.
-			_ = write.Chown(int(credential.Uid), int(credential.Gid))
-		}
-		made.files[at], made.ours[at] = write, read
-		made.done.Add(1)
-		go made.copy(target, read)
-	}
-	return made, nil
-}
-
-func (s *streams) copy(target, source *os.File) {
-	defer s.done.Done()
-	// A writer should get an error where nobody reads any more, as it would without a helper.
-	defer source.Close()
-	space := make([]byte, 32<<10)
-	for {
-		count, err := source.Read(space)
-		if count > 0 {
-			s.tail.add(space[:count])
-			if _, failed := target.Write(space[:count]); failed != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// started closes what the container now has.
-func (s *streams) started() {
-	if s.tail != nil {
-		for _, one := range s.files {
-			one.Close()
-		}
-	}
-}
-
-// drain waits until all that was written has been copied. Somebody from outside of the container
-// may still hold an end: then for `limit` only.
-func (s *streams) drain(limit time.Duration) {
-	if s.tail == nil {
-		return
-	}
-	done := make(chan struct{})
-	go func() { s.done.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(limit):
-		for _, one := range s.ours {
-			_ = one.SetReadDeadline(time.Now())
-		}
-		// What stands in the way then is the helper's own output: that is waited for.
-		<-done
-	}
 }

@@ -133,6 +133,16 @@ type Payload struct {
 	Pod       Pod        `json:"pod"`
 	Trees     []Tree     `json:"trees"`
 	Container *Container `json:"container"`
+	Tunnel    *Tunnel    `json:"tunnel"`
+}
+
+// Tunnel is where the provider is, how it is known, and how this pod is: all but the address PEM.
+type Tunnel struct {
+	Address    string `json:"address"`
+	ServerName string `json:"server_name"`
+	CA         string `json:"ca"`
+	Cert       string `json:"cert"`
+	Key        string `json:"key"`
 }
 
 // Pod is what every helper of a pod knows of it. Times are seconds, those `_at` since the epoch.
@@ -177,6 +187,8 @@ type Container struct {
 	LogsAsMessage   bool       `json:"logs_as_message"`
 	StopSignal      string     `json:"stop_signal"`
 	Stdin           bool       `json:"stdin"`
+	StdinOnce       bool       `json:"stdin_once"`
+	Tty             bool       `json:"tty"`
 	StartupProbe    *Probe     `json:"startup_probe"`
 	LivenessProbe   *Probe     `json:"liveness_probe"`
 	ReadinessProbe  *Probe     `json:"readiness_probe"`
@@ -214,6 +226,8 @@ type Action struct {
 type Tree struct {
 	Root  string `json:"root"`
 	Files []File `json:"files"`
+	// All of it is replaced at once, as the kubelet does with volumes.
+	Atomic bool `json:"atomic"`
 	// Mode of the folders that are made, and who owns all of it; nil: whoever runs the helper.
 	FolderMode uint32  `json:"folder_mode"`
 	User       *uint32 `json:"user"`
@@ -264,6 +278,11 @@ func parsePayload(text []byte, verb string) (*Payload, error) {
 	}
 	for _, tree := range made.Trees {
 		if err := checkTree(tree); err != nil {
+			return nil, err
+		}
+	}
+	if made.Tunnel != nil {
+		if _, err := configOf(made.Tunnel); err != nil {
 			return nil, err
 		}
 	}

@@ -22,6 +22,13 @@ func place(tree Tree) error {
 		return fail(exitHelper, "cannot open a volume: %s", plain(err))
 	}
 	defer root.Close()
+	if tree.Atomic {
+		return placeAtOnce(root, tree, mode)
+	}
+	return placeAll(root, tree, mode)
+}
+
+func placeAll(root *os.Root, tree Tree, mode fs.FileMode) error {
 	for _, one := range tree.Files {
 		if err := folders(root, tree, path.Dir(one.Path), mode); err != nil {
 			return fail(exitHelper, "cannot make the folder of %s: %s", path.Join(tree.Root, one.Path), reasonOf(err))

@@ -110,6 +110,17 @@ func (f *family) kill(pid int, number syscall.Signal, group bool) {
 	_ = syscall.Kill(pid, number)
 }
 
+// killSession kills a process whose end has not been taken and what is of its session: its group,
+// and the jobs of a shell.
+func (f *family) killSession(pid int) {
+	f.kill(pid, syscall.SIGKILL, true)
+	for _, one := range descendants(os.Getpid()) {
+		if session, known := sessionOf(one); known && session == pid {
+			_ = syscall.Kill(one, syscall.SIGKILL)
+		}
+	}
+}
+
 // extinguish kills every descendant of this process, for at most `limit`; true when none is left.
 func (f *family) extinguish(limit time.Duration) bool {
 	until := time.Now().Add(limit)
@@ -161,16 +172,29 @@ func descendants(ancestor int) []int {
 }
 
 func parentOf(pid int) (int, bool) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, false
-	}
-	// The name, in brackets, may have anything in it.
-	_, rest, _ := strings.Cut(string(data)[strings.LastIndexByte(string(data), ')')+1:], " ")
-	fields := strings.Fields(rest)
+	fields := statOf(pid)
 	if len(fields) < 2 || fields[0] == "Z" {
 		return 0, false
 	}
 	parent, err := strconv.Atoi(fields[1])
 	return parent, err == nil
+}
+
+func sessionOf(pid int) (int, bool) {
+	fields := statOf(pid)
+	if len(fields) < 4 {
+		return 0, false
+	}
+	session, err := strconv.Atoi(fields[3])
+	return session, err == nil
+}
+
+// statOf is what the kernel says of a process, from its state on (field 3 of proc(5)).
+func statOf(pid int) []string {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil
+	}
+	// The name, in brackets, may have anything in it.
+	return strings.Fields(string(data)[strings.LastIndexByte(string(data), ')')+1:])
 }

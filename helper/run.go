@@ -54,6 +54,8 @@ type attempt struct {
 	ready    bool
 	kill     *kill
 	ending   *ending
+	over     chan struct{} // closed at its end, all that it wrote included
+	code     int           // of its end
 }
 
 // ending is how far the end of a run has come.
@@ -80,6 +82,7 @@ type supervisor struct {
 	one     *Container
 	argv    []string
 	board   *board
+	tunnel  *tunnel
 	family  *family
 	shell   *shell
 	actor   *actor
@@ -96,6 +99,7 @@ type supervisor struct {
 	wake    float64
 	signals chan os.Signal
 	events  chan func()
+	left    chan struct{} // closed when nothing happens in the loop any more
 	code    int
 }
 
@@ -112,7 +116,7 @@ func run(payload *Payload, command []string) (int, error) {
 	}
 	made := &supervisor{
 		payload: payload, pod: &payload.Pod, one: one, argv: argv, began: now(),
-		signals: make(chan os.Signal, 64), events: make(chan func()),
+		signals: make(chan os.Signal, 64), events: make(chan func()), left: make(chan struct{}),
 	}
 	// All but what is of no meaning to pass on, and the ends of children.
 	signal.Notify(made.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
@@ -136,6 +140,11 @@ func run(payload *Payload, command []string) (int, error) {
 	if err = made.prepare(); err != nil {
 		made.broken = err.Error()
 	}
+	if made.tunnel, err = newTunnel(payload.Tunnel, made.offer()); err != nil {
+		return 0, err
+	}
+	made.tellStates(false)
+	made.tunnel.open()
 	return made.loop(), nil
 }
 
@@ -232,6 +241,19 @@ func (s *supervisor) publish() {
 		// The work goes on; who waits for it sees at least that it has ended.
 		fmt.Fprintf(os.Stderr, "podbridge-helper: %v\n", err)
 	}
+	s.tellStates(s.state.Final)
+}
+
+// tellStates tells the provider how this container is, where no watcher tells of the whole pod.
+func (s *supervisor) tellStates(over bool) {
+	if s.tunnel == nil || !s.one.Record {
+		return
+	}
+	state := s.state
+	state.Name = s.one.Name
+	made := Record{UID: s.pod.UID, Attempt: s.pod.Attempt, By: "run", At: now(), Containers: []State{state}}
+	made.judge()
+	s.tunnel.service.tell(made, over)
 }
 
 // step does what is due; true when the helper may go.
@@ -262,6 +284,9 @@ func (s *supervisor) orders(now float64) {
 	}
 	if s.pod.HardStop != nil {
 		s.orderAt(now, s.began+*s.pod.HardStop, whyHardStop)
+	}
+	if stop := s.board.stop; stop != nil {
+		s.order(order{stop.At, stop.KillAt, whySignal})
 	}
 	if s.board.failedInit() != "" {
 		s.order(order{now, now + s.pod.Grace, whyOver})
@@ -350,7 +375,7 @@ func (s *supervisor) finish() {
 
 func (s *supervisor) start(number int, previous *Exit) {
 	at := now()
-	made := &attempt{number: number, began: at, previous: previous}
+	made := &attempt{number: number, began: at, previous: previous, over: make(chan struct{})}
 	s.phase, s.current = working, made
 	if err := s.launch(made); err != nil {
 		s.current = nil
@@ -385,17 +410,12 @@ func (s *supervisor) launch(made *attempt) error {
 		return fmt.Errorf("%s", s.broken)
 	}
 	s.note.empty()
-	streams, err := newStreams(s.one.LogsAsMessage, s.shell.credential)
+	streams, err := newStreams(s.one, s.tunnel != nil, s.shell)
 	if err != nil {
 		return err
 	}
-	stdin := s.shell.null
-	if s.one.Stdin {
-		stdin = os.Stdin
-	}
 	made.oomKills, _ = oomKills(cgroups, ownCgroup)
-	files := []uintptr{stdin.Fd(), streams.files[0].Fd(), streams.files[1].Fd()}
-	made.pid, made.end, err = s.shell.start(s.argv, files)
+	made.pid, made.end, err = s.shell.start(s.argv, streams.files, s.one.Tty)
 	streams.started()
 	made.streams = streams
 	if err != nil {

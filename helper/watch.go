@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -17,23 +19,39 @@ func watch(payload *Payload) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	made := &watcher{board: board, pod: &payload.Pod, began: now()}
+	made := &watcher{board: board, pod: &payload.Pod, began: now(), orders: make(chan stop)}
+	if made.tunnel, err = newTunnel(payload.Tunnel, made.offer()); err != nil {
+		return 0, err
+	}
+	made.tunnel.open()
 	for {
 		board.look()
 		at, over := now(), 0.0
+		if board.stop != nil {
+			made.until(board.stop.KillAt + leastGrace + afterwards)
+		}
 		if made.isOver(at, &over) {
 			break
 		}
+		made.tell()
 		timer := time.NewTimer(max(0, seconds(over-at)))
 		select {
 		case <-board.changed:
 		case <-stops:
 			made.until(now() + made.pod.Grace)
+		case order := <-made.orders:
+			if err := board.order(order); err != nil {
+				fmt.Fprintf(os.Stderr, "podbridge-helper: %v\n", err)
+			}
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
-	record := made.record()
+	record := made.record(true)
+	if made.tunnel != nil {
+		made.tunnel.service.tell(record, true)
+		made.tunnel.close()
+	}
 	text, err := record.text(payload.Key)
 	if err != nil {
 		return 0, fail(exitHelper, "cannot write the record: %v", err)
@@ -49,6 +67,42 @@ type watcher struct {
 	pod   *Pod
 	began float64
 	bound *float64 // when it ends whatever the others do; nil: not known yet
+
+	tunnel *tunnel
+	told   []int // how far each container's states were told; negative: lost
+	orders chan stop
+}
+
+// offer makes what the provider may ask of `watch`.
+func (w *watcher) offer() *service {
+	return newService(introduction{Role: "watch", States: true}, func(ctx context.Context, grace float64) error {
+		at := now()
+		select {
+		case w.orders <- stop{at, at + grace}:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+// tell tells the provider how the containers are, where that is new.
+func (w *watcher) tell() {
+	if w.tunnel == nil {
+		return
+	}
+	var news []int
+	for _, peer := range w.pod.Containers {
+		number := w.board.seen[peer.Name].Sequence
+		if w.board.lost[peer.Name] {
+			number = -number
+		}
+		news = append(news, number)
+	}
+	if !slices.Equal(news, w.told) {
+		w.told = news
+		w.tunnel.service.tell(w.record(false), false)
+	}
 }
 
 // until sets the latest end, unless an earlier one is known.
@@ -95,18 +149,20 @@ func (w *watcher) isOver(at float64, next *float64) bool {
 }
 
 // record is what the containers said last; one that is gone without a word has an end that nobody
-// knows.
-func (w *watcher) record() Record {
+// knows. When the pod is over, so has one that still runs or never came.
+func (w *watcher) record(over bool) Record {
 	at := now()
 	made := Record{UID: w.pod.UID, Attempt: w.pod.Attempt, By: "watch", At: at}
 	for _, peer := range w.pod.Containers {
 		state := w.board.seen[peer.Name]
 		state.Name = peer.Name
 		switch {
+		case state.Sequence == 0 && !over:
+			state.State, state.Reason = waiting, "ContainerCreating"
 		case state.Sequence == 0:
 			state.State, state.Reason = waiting, reasonPeer
 			state.Message = fmt.Sprintf("the container %s did not come", peer.Name)
-		case !state.Final && state.State == running:
+		case !state.Final && state.State == running && (over || w.board.lost[peer.Name]):
 			state.Exit = &Exit{
 				Code: 137, Reason: reasonUnknown, StartedAt: state.Since, FinishedAt: at,
 				Message: "the container is no more, and left no word of its end",

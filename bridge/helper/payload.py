@@ -11,7 +11,7 @@ import json
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 
 from bridge.errors import Invalid, Violation
@@ -48,6 +48,21 @@ Json = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """Where a pod's helpers find the provider, and how each knows the other. Texts in PEM."""
+
+    address: str
+    """`host:port`."""
+    server_name: str
+    """What the provider's certificate is for."""
+    ca: str
+    """Who signs the provider's certificate."""
+    cert: str
+    """The pod's own (`bridge.helper.keys`)."""
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Tree:
     """Files below a folder, as they are to be there. `user` and `group` None: the helper's own."""
 
@@ -57,6 +72,9 @@ class Tree:
     folder_mode: int = 0o755
     user: int | None = None
     group: int | None = None
+    atomic: bool = False
+    """Its content is replaced at once, as the kubelet does it: the names below `root` are links
+    through `..data`. What was there before goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +93,16 @@ class Settings:
     first_backoff: float = FIRST_BACKOFF
     longest_backoff: float = LONGEST_BACKOFF
     quiet: float = QUIET
+    tunnel: Tunnel | None = None
+    """None: no connection to the provider; what it would be asked for is not to be had."""
 
 
 def tree(volume: Files, root: str, sub_path: str = "", *, fs_group: int | None = None) -> Tree:
     """A filled volume, or what is below `sub_path` of it, as it is to be at `root`.
 
     Where `sub_path` is a file, `root` is the place of that file. With an `fs_group` everything is
-    that group's and it may read it, as the kubelet does (SetVolumeOwnership).
+    that group's and it may read it, as the kubelet does (SetVolumeOwnership). A whole volume is
+    replaced at once; what is mounted from below one is never replaced in Kubernetes.
     """
     readable = 0o440 if fs_group is not None else 0
     found = []
@@ -93,7 +114,7 @@ def tree(volume: Files, root: str, sub_path: str = "", *, fs_group: int | None =
         if not sub_path or one.path.startswith(f"{sub_path}/"):
             found.append((below, one.mode | readable, one.content))
     mode = 0o755 if fs_group is None else 0o2775
-    return Tree(root, tuple(found), mode, group=fs_group)
+    return Tree(root, tuple(found), mode, group=fs_group, atomic=not sub_path)
 
 
 def install_payload(workload: Workload, settings: Settings, trees: Sequence[Tree] = ()) -> Json:
@@ -158,13 +179,16 @@ def _payload(kind: str, workload: Workload, settings: Settings, trees: Sequence[
             "hard_stop": workload.hard_stop,
             "peer_wait": settings.peer_wait,
         },
-        "trees": [_tree(one) for one in trees],
+        "trees": [tree_json(one) for one in trees],
+        "tunnel": None if settings.tunnel is None else asdict(settings.tunnel),
     }
 
 
-def _tree(one: Tree) -> Json:
+def tree_json(one: Tree) -> Json:
+    """A tree as a helper takes it, in a payload or as an update."""
     return {
         "root": one.root,
+        "atomic": one.atomic,
         "folder_mode": one.folder_mode,
         "user": one.user,
         "group": one.group,
@@ -181,8 +205,6 @@ def _container(one: Container, settings: Settings) -> Json:
         groups.append(one.security.fs_group)
     if one.role is Role.EPHEMERAL:
         raise _invalid(one.name, "an ephemeral container comes to a pod that has begun")
-    if one.tty:
-        raise _invalid(f"{one.name}.tty", "the helper gives no terminal")
     if one.security.run_as_non_root and one.security.run_as_user == 0:
         raise _invalid(f"{one.name}.securityContext.runAsUser", "0, and runAsNonRoot")
     return {
@@ -209,6 +231,8 @@ def _container(one: Container, settings: Settings) -> Json:
         "logs_as_message": one.logs_as_message,
         "stop_signal": one.stop_signal,
         "stdin": one.stdin,
+        "stdin_once": one.stdin_once,
+        "tty": one.tty,
         "startup_probe": _probe(one.startup_probe),
         "liveness_probe": _probe(one.liveness_probe),
         "readiness_probe": _probe(one.readiness_probe),

@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any
 
 from bridge.errors import Invalid, NotFound
-from bridge.workload import ContainerState, Exit, Identity, Running, State, Waiting
+from bridge.workload import ContainerState, Exit, Identity, Key, Running, State, Waiting
 
 LONGEST = 16 * 1024
 """Bytes that a record takes at most at the end of a log."""
@@ -57,7 +57,7 @@ def read(log: bytes, key: bytes, identity: Identity) -> Record:
         text = _opened(mark, seal, parts, key)
         if text is None:
             continue
-        record = _record(text, identity)
+        record = parse(text, identity)
         if record is not None:
             return record
     what = f"{tried} that the pod's key did not seal" if tried else "none"
@@ -102,11 +102,13 @@ def _opened(mark: bytes, seal: bytes, parts: list[bytes], key: bytes) -> bytes |
         return None
 
 
-def _record(text: bytes, identity: Identity) -> Record | None:
-    """None where it is about another pod or attempt, whose key would have to be the same."""
+def parse(text: bytes, identity: Identity | Key) -> Record | None:
+    """A record's text; None where it is about another pod or attempt. Raises Invalid where it makes
+    no sense."""
+    _, uid, attempt = identity.key if isinstance(identity, Identity) else identity
     try:
         said = json.loads(text)
-        if (said["uid"], said["attempt"]) != (identity.uid, identity.attempt):
+        if (said["uid"], said["attempt"]) != (uid, attempt):
             return None
         return Record(
             by=str(said["by"]),
@@ -116,7 +118,14 @@ def _record(text: bytes, identity: Identity) -> Record | None:
             reason=str(said.get("reason", "")),
             message=str(said.get("message", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise Invalid(f"the helper's record makes no sense here: {error!r}") from None
 
 

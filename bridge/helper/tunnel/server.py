@@ -1,0 +1,376 @@
+"""Who is connected, and what an adapter asks of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from bridge.adapter import Channel, Usage
+from bridge.errors import BridgeError, NotFound, Unavailable
+from bridge.helper import payload
+from bridge.helper.keys import SERVER_NAME, Authority, Pair, pod_of
+from bridge.helper.payload import Tree
+from bridge.helper.record import Record
+from bridge.helper.tunnel.http2 import Http2
+from bridge.helper.tunnel.link import Link
+from bridge.workload import Identity, Key, Running
+
+_log = logging.getLogger(__name__)
+
+HANDSHAKE = 10.0
+"""Seconds for a handshake, and then for a helper to say who it is."""
+HANDSHAKES = 64
+"""Handshakes at once; whoever comes then tries again, after a wait of its own."""
+CONNECTIONS = 4096
+"""Helpers at once, far more than one provider has pods for."""
+_POD = 64
+"""Connections of one pod at once."""
+_OWN = timedelta(days=30)
+"""How long the provider's certificate is good; a new one is made when half of that is over."""
+_SAY = 60.0
+"""Seconds between lines of log about those who were turned away."""
+_EVENTS = 65536
+"""Events that a reader may be behind; then the oldest are gone."""
+_STATS = 5.0
+"""Seconds that a helper may take to tell what its container uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A helper is there: `run` of a container, or `watch` with no container."""
+
+    key: Key
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """It is there no more. Its container may well run on."""
+
+    key: Key
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """How a pod's containers are now, as its helper says."""
+
+    key: Key
+    record: Record
+
+
+Event = Connected | Lost | Reported
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What is known of a pod that has helpers here."""
+
+    containers: frozenset[str]
+    """Whose `run` is connected."""
+    watched: bool
+    """Its `watch` is."""
+    record: Record | None
+    """What was reported last; None: nothing yet."""
+
+
+class _Member:
+    """A pod's connections, by container; "" is its `watch`."""
+
+    def __init__(self) -> None:
+        self.links: dict[str, Link] = {}
+        self.record: Record | None = None
+
+
+class Tunnels:
+    """The listener for helpers, and all that are connected."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._authority = Authority(secret)
+        self._pods: dict[Key, _Member] = {}
+        self._server: asyncio.Server | None = None
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._renew_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._shaking = 0
+        self._turned_away = 0
+        self._said_at = -_SAY
+        self._readers: set[_Events] = set()
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listens; port 0 is any. Where it does. OSError."""
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context.load_verify_locations(cadata=self._authority.certificate.decode())
+        self._context.set_alpn_protocols(["h2"])
+        self._context.num_tickets = 0
+        self._renew()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Door(self._come), host, port)
+        where = self._server.sockets[0].getsockname()
+        return str(where[0]), int(where[1])
+
+    async def close(self) -> None:
+        """Lets all go; the helpers try to come back."""
+        if self._server is not None:
+            self._server.close()
+        tasks = list(self._tasks)
+        for one in tasks:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for reader in self._readers:
+            reader.end()
+
+    def settings(self, identity: Identity, address: str, lifetime: timedelta) -> payload.Tunnel:
+        """What a pod's payloads have, to reach this provider at `address`. ValueError."""
+        pair = self._authority.client(identity.key, datetime.now(UTC), lifetime)
+        return payload.Tunnel(
+            address,
+            SERVER_NAME,
+            self._authority.certificate.decode(),
+            pair.certificate.decode(),
+            pair.key.decode(),
+        )
+
+    def pod(self, key: Key) -> Pod | None:
+        """What is connected of a pod; None: nothing."""
+        if (member := self._pods.get(key)) is None:
+            return None
+        names = frozenset(name for name in member.links if name)
+        return Pod(names, "" in member.links, member.record)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What is now, then what changes; of several changes of one thing the newest. Ends when the
+        tunnels are closed."""
+        reader = _Events()
+        self._readers.add(reader)
+        for key, member in self._pods.items():
+            for name in member.links:
+                reader.add(Connected(key, name))
+            if member.record is not None:
+                reader.add(Reported(key, member.record))
+        try:
+            while (event := await reader.next()) is not None:
+                yield event
+        finally:
+            self._readers.discard(reader)
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Channel:
+        """Starts a command. NotFound, Invalid, Unavailable."""
+        return await self._run(identity, container).exec(command, stdin=stdin, tty=tty)
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
+        """Joins what the container's process writes from now on. NotFound, Unavailable."""
+        return await self._run(identity, container).attach(stdin=stdin)
+
+    async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
+        """Connects to a port of the pod. NotFound, Unavailable."""
+        refused: BridgeError = Unavailable("no helper of the pod is connected")
+        for link in self._runs(identity.key):
+            try:
+                return await link.dial(port, inside=inside)
+            except NotFound as error:
+                # One container of it has ended; the others share the pod's address.
+                refused = error
+        raise refused
+
+    async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
+        """By pod UID; what is not known is left out."""
+        asked = [(one.uid, link) for one in identities for link in self._runs(one.key)]
+        found = await asyncio.gather(*(_usage(link) for _, link in asked))
+        made: dict[str, list[Usage]] = {}
+        for (uid, _), usage in zip(asked, found, strict=True):
+            if usage is not None:
+                made.setdefault(uid, []).append(usage)
+        return made
+
+    async def update_files(
+        self, identity: Identity, trees: Sequence[Tree], container: str = ""
+    ) -> None:
+        """Replaces volumes, as they are mounted where that container's helper runs ("": `watch`).
+        Invalid where one cannot be written; NotFound, Unavailable."""
+        await self._run(identity, container).update_files(trees)
+
+    async def stop(self, identity: Identity, grace: float) -> bool:
+        """Begins the end of a pod: stop signal, `grace` seconds, kill. False where no helper of it
+        has taken the order."""
+        member = self._pods.get(identity.key)
+        if member is None:
+            return False
+        watch = member.links.get("")
+        links = [watch] if watch is not None else self._runs(identity.key)
+        done = await asyncio.gather(*(one.stop(grace) for one in links), return_exceptions=True)
+        for one in done:
+            if isinstance(one, BaseException) and not isinstance(one, BridgeError):
+                raise one
+        return any(one is None for one in done)
+
+    def _runs(self, key: Key) -> Sequence[Link]:
+        member = self._pods.get(key)
+        return [] if member is None else [link for name, link in member.links.items() if name]
+
+    def _run(self, identity: Identity, container: str) -> Link:
+        """The helper of a container. NotFound where its pod has reported that it does not run."""
+        member = self._pods.get(identity.key)
+        if member is not None and (link := member.links.get(container)) is not None:
+            return link
+        if member is not None and member.record is not None and container:
+            states = {one.name: one.state for one in member.record.containers}
+            if not isinstance(states.get(container), Running):
+                raise NotFound(f"the container {container} does not run")
+        raise Unavailable("its helper is not connected")
+
+    def _come(self, transport: asyncio.Transport) -> None:
+        """Somebody has connected."""
+        if self._shaking >= HANDSHAKES or len(self._tasks) >= CONNECTIONS:
+            self._turn_away()
+            transport.abort()
+            return
+        self._shaking += 1
+        task = asyncio.create_task(self._serve(transport), name="tunnel")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, transport: asyncio.Transport) -> None:
+        """One connection, from its first byte to its end."""
+        http = Http2()
+        try:
+            try:
+                link = await self._greet(transport, http)
+            finally:
+                self._shaking -= 1
+            await self._keep(link)
+        except (OSError, ValueError, BridgeError):
+            # Whoever it is, it gets no answer, and one that does harm no log of its own.
+            self._turn_away()
+        finally:
+            http.abort()
+            transport.abort()
+
+    async def _greet(self, raw: asyncio.Transport, http: Http2) -> Link:
+        """The handshake, who is there, and what it is. OSError, ValueError, Unavailable."""
+        self._renew()
+        async with asyncio.timeout(2 * HANDSHAKE):
+            transport = await asyncio.get_running_loop().start_tls(
+                raw, http, self._context, server_side=True, ssl_handshake_timeout=HANDSHAKE
+            )
+            if transport is None:
+                raise ConnectionError("it went")
+            shown = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
+            if shown.selected_alpn_protocol() != "h2":
+                raise ValueError("it does not speak HTTP/2")
+            link = Link(http, pod_of(shown.getpeercert(binary_form=True) or b""))
+            http.connection_made(transport)
+            await link.introduce()
+        return link
+
+    async def _keep(self, link: Link) -> None:
+        """While it is connected. A helper that comes again takes its old connection's place."""
+        name = link.who.container
+        member = self._pods.setdefault(link.pod, _Member())
+        if name not in member.links and len(member.links) >= _POD:
+            raise Unavailable("the pod has too many connections")
+        if (old := member.links.get(name)) is not None:
+            old.http.abort()
+        member.links[name] = link
+        self._tell(Connected(link.pod, name))
+        try:
+            if link.who.states:
+                async for record in link.states():
+                    member.record = record
+                    self._tell(Reported(link.pod, record))
+            await link.http.lost.wait()
+        finally:
+            if member.links.get(name) is link:
+                del member.links[name]
+                self._tell(Lost(link.pod, name))
+            if not member.links and self._pods.get(link.pod) is member:
+                del self._pods[link.pod]
+
+    def _tell(self, event: Event) -> None:
+        for one in self._readers:
+            one.add(event)
+
+    def _turn_away(self) -> None:
+        self._turned_away += 1
+        if time.monotonic() - self._said_at > _SAY:
+            _log.warning("%d connections for tunnels came to nothing", self._turned_away)
+            self._said_at, self._turned_away = time.monotonic(), 0
+
+    def _renew(self) -> None:
+        """A new certificate, where the old one has lived half of its life."""
+        now = datetime.now(UTC)
+        if now.timestamp() >= self._renew_at:
+            _show(self._context, self._authority.server(now, _OWN))
+            self._renew_at = (now + _OWN / 2).timestamp()
+
+
+async def _usage(link: Link) -> Usage | None:
+    with contextlib.suppress(BridgeError, TimeoutError):
+        async with asyncio.timeout(_STATS):
+            cpu, memory = await link.usage()
+            return Usage(link.who.container, time.time(), cpu, memory)
+    return None
+
+
+def _show(context: ssl.SSLContext, pair: Pair) -> None:
+    """From memory: `ssl` reads only files, and a key must lie in none that others could open."""
+    handle = os.memfd_create("certificate")
+    try:
+        with os.fdopen(os.dup(handle), "wb") as stream:
+            stream.write(pair.certificate + pair.key)
+        context.load_cert_chain(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+
+
+class _Door(asyncio.Protocol):
+    """A connection before its handshake: nothing is read of it until there is room for one."""
+
+    def __init__(self, come: Callable[[asyncio.Transport], None]) -> None:
+        self._come = come
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        opened = cast(asyncio.Transport, transport)
+        opened.pause_reading()
+        self._come(opened)
+
+
+class _Events:
+    """What one reader has not heard yet, each thing once."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[object, Event] = {}
+        self._news = asyncio.Event()
+        self._over = False
+
+    def add(self, event: Event) -> None:
+        about = (event.key, None if isinstance(event, Reported) else event.container)
+        # What is new comes last, as it came.
+        self._waiting.pop(about, None)
+        self._waiting[about] = event
+        if len(self._waiting) > _EVENTS:
+            del self._waiting[next(iter(self._waiting))]
+        self._news.set()
+
+    def end(self) -> None:
+        self._over = True
+        self._news.set()
+
+    async def next(self) -> Event | None:
+        while not self._waiting:
+            if self._over:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self._waiting.pop(next(iter(self._waiting)))
