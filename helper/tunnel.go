@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 )
 
@@ -23,7 +22,7 @@ const (
 	settled    = 10 * time.Second // after which a connection counts as one that was good
 	quietFor   = 10 * time.Second // without a word, after which the peer is asked for one
 	answering  = 15 * time.Second // that the answer may take
-	farewell   = 2 * time.Second  // what a leaving helper waits for those who still read
+	farewell   = 2 * time.Second  // what a leaving helper waits for those who still read, and for its goodbye
 
 	streamBuffer = 64 << 10 // bytes of one request that nobody has taken yet
 	streamsMax   = 256
@@ -38,7 +37,7 @@ type tunnel struct {
 	config  *tls.Config
 	service *service
 	cancel  context.CancelFunc
-	gone    sync.WaitGroup
+	gone    chan struct{} // closed when there is no connection any more, nor will be
 }
 
 // newTunnel is nil where the payload has none.
@@ -75,7 +74,8 @@ func (t *tunnel) open() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.cancel = cancel
-	t.gone.Go(func() { t.keep(ctx) })
+	t.gone = make(chan struct{})
+	go func() { defer close(t.gone); t.keep(ctx) }()
 }
 
 // close lets those who still read come to their end, for a moment, and then lets go.
@@ -85,7 +85,11 @@ func (t *tunnel) close() {
 	}
 	t.service.drain(farewell)
 	t.cancel()
-	t.gone.Wait()
+	// A provider that hangs holds up nobody's exit.
+	select {
+	case <-t.gone:
+	case <-time.After(farewell):
+	}
 }
 
 func (t *tunnel) keep(ctx context.Context) {
@@ -142,7 +146,7 @@ func (t *tunnel) serve(ctx context.Context, connection *tls.Conn) {
 	listener := &single{connection: connection, ended: ended}
 	stop := context.AfterFunc(ctx, func() {
 		// What was said last is read before the end of it: the provider then ends the connection.
-		_ = connection.CloseWrite()
+		go connection.CloseWrite()
 		select {
 		case <-ended:
 		case <-time.After(farewell):

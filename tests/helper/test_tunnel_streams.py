@@ -202,7 +202,7 @@ async def test_attach_feeds_and_hears(make: Make) -> None:
         out, err, code = await drained(second)
         assert (out, err, code) == (b"got b\n", b"", 143)
         assert await drained(third) == (b"", b"", 143)
-        assert made.pod.join("m", 143)[0] == b"got a\ngot b\n"
+        assert (await asyncio.to_thread(made.pod.join, "m", 143))[0] == b"got a\ngot b\n"
 
 
 async def test_stdin_once_ends_with_its_first_attachment(make: Make) -> None:
@@ -213,7 +213,7 @@ async def test_stdin_once_ends_with_its_first_attachment(make: Make) -> None:
         await feeding.close_input()
         for one in (hearing, feeding):
             assert await drained(one) == (b"got a\nover\n", b"", 4)
-        assert made.pod.join("m", 4) == (b"got a\nover\n", b"")
+        assert await asyncio.to_thread(made.pod.join, "m", 4) == (b"got a\nover\n", b"")
 
 
 async def test_a_container_with_a_terminal(make: Make) -> None:
@@ -226,13 +226,15 @@ async def test_a_container_with_a_terminal(make: Make) -> None:
         assert said == b"go\r\n30 90\r\nerr xterm\r\n"
         await channel.write(b"\n")
         assert (await drained(channel))[1:] == (b"", 3)
-        assert made.pod.join("m", 3)[0] == said + b"\r\n"
+        assert (await asyncio.to_thread(made.pod.join, "m", 3))[0] == said + b"\r\n"
 
 
 async def test_who_hears_too_slowly_is_cut_off_and_holds_up_nobody(
     make: Make, tmp_path: Path
 ) -> None:
-    script = f"while ! test -e {tmp_path}/go; do sleep 0.02; done; head -c 8388608 /dev/zero; {STAYS}"
+    script = (
+        f"while ! test -e {tmp_path}/go; do sleep 0.02; done; head -c 8388608 /dev/zero; {STAYS}"
+    )
     async with rig(make, container("m", script)) as made:
         channel = await made.tunnels.attach(IDENTITY, "m", stdin=False)
         (tmp_path / "go").touch()
