@@ -154,9 +154,9 @@ class Answers(Generic[V]):
     async def _call(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, V]]) -> _Outcome[V]:
         try:
             value = await make()
-            outcome = _Outcome[V](self._clock() + self._fresh, value)
+            outcome: _Outcome[V] = _Outcome(self._clock() + self._fresh, value)
         except BridgeError as error:
-            outcome = _Outcome[V](self._clock() + _ERRORS_LAST, error=error)
+            outcome = _Outcome(self._clock() + _ERRORS_LAST, error=error)
         self._known[key] = outcome
         self._known.move_to_end(key)
         while len(self._known) > _ANSWERS:

@@ -169,7 +169,8 @@ def _next(at: URL, location: str, image: str) -> URL:
 
 def _named(url: URL) -> str:
     """The server, without the rest: addresses may hold keys."""
-    return url.authority.rpartition("@")[2]
+    host = f"[{url.host}]" if ":" in (url.host or "") else f"{url.host}"
+    return host if url.is_default_port() else f"{host}:{url.port}"
 
 
 def _is_loopback(url: URL) -> bool:
