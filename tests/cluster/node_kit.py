@@ -39,6 +39,7 @@ from typing import Any
 from control_plane_kit import PATIENCE, ApiError, ControlPlane, Namespace, Object
 
 from bridge.kubelet import rbac
+from bridge.kubelet.manifests.limits import API, limits
 from tools.control_plane import objects
 from tools.control_plane.api import Api
 from tools.control_plane.authority import kubeconfig, with_certificate, write_kubeconfig
@@ -481,7 +482,8 @@ def least_privilege(plane: ControlPlane) -> Path:
 
 
 def account(plane: ControlPlane, name: str, nodes: Sequence[str] = ()) -> Path:
-    """The same, as an account of this name in `HOME`, for these nodes only where any are named."""
+    """The same, as an account of this name in `HOME`; where any nodes are named for these only, and
+    with the limits that `install` prints."""
     made = plane.account_kubeconfig(HOME, name, rbac.rules(nodes))
     who = objects.account(HOME, name)
     reader = rbac.CA_READER
@@ -490,6 +492,11 @@ def account(plane: ControlPlane, name: str, nodes: Sequence[str] = ()) -> Path:
         path = f"{objects.RBAC}/namespaces/{where}/roles"
         wanted.append((path, {"metadata": {"name": name}, "rules": found}))
         wanted.append(objects.namespaced(where, name, "Role", name, who))
+    if nodes:
+        for part in limits(name, f"system:serviceaccount:{HOME}:{name}", nodes):
+            kind = {"ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
+            plural = kind.get(part.object["kind"], "validatingadmissionpolicybindings")
+            wanted.append((f"/apis/{API}/{plural}", part.object))
     with contextlib.closing(plane.api()) as api:
         for path, one in wanted:
             api.ensure(path, one)

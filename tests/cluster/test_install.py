@@ -23,6 +23,8 @@ from control_plane_kit import (
 )
 from node_kit import ROOT, Place, until
 
+from tools.control_plane.api import MERGE, Api
+
 pytestmark = pytest.mark.slow
 
 TAINT = "virtual-kubelet.io/provider"
@@ -100,7 +102,8 @@ def test_the_api_server_takes_every_object_and_makes_two_restricted_replicas(
         kinds = [one["kind"] for one in objects]
         assert kinds == [
             *("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role"),
-            *("RoleBinding", "RoleBinding", "ConfigMap", "PriorityClass", "Deployment"),
+            *("RoleBinding", "RoleBinding", "ValidatingAdmissionPolicy"),
+            *("ValidatingAdmissionPolicyBinding", "ConfigMap", "PriorityClass", "Deployment"),
             *("PodDisruptionBudget", "NetworkPolicy"),
         ]
         made = replicas(namespace)
@@ -329,7 +332,7 @@ def in_this_place(place: Place, text: str, node: Object, account: Path) -> Path:
     full["cluster"] |= {"kubeconfig": str(account), "state": str(place.folder / "nodes")}
     (only,) = full["nodes"]
     assert only["name"] == node["name"]
-    only["address"] = node["address"]
+    only |= {key: node[key] for key in ("address", "serving") if key in node}
     path = place.folder / "printed.yaml"
     path.write_text(json.dumps(full))
     return path
@@ -339,6 +342,84 @@ def log(namespace: Namespace, pod: str) -> str:
     """What it says; empty while it cannot be read."""
     code, body = namespace.api.request("GET", f"{namespace.path('pods', pod)}/log")
     return body.decode() if code == 200 else ""
+
+
+def test_the_printed_account_writes_only_what_is_its_own(
+    place: Place, namespace: Namespace, node: FakeNode
+) -> None:
+    mine = place.node_config()
+    with installed(place, namespace, nodes=[mine]) as objects:
+        (printed,) = (one for one in objects if one["kind"] == "ConfigMap")
+        (policy,) = (one for one in objects if one["kind"] == "ValidatingAdmissionPolicy")
+        account = place.plane.account_kubeconfig(namespace.name, "podbridge")
+        own = {"metadata": {"name": "elsewhere"}, "spec": {"holderIdentity": "somebody"}}
+        with contextlib.closing(Api(account)) as api:
+
+            def said(method: str, path: str, body: Object | None = None) -> str:
+                """Why it is denied; empty: it is not. Nothing is stored."""
+                kind = MERGE if method == "PATCH" else "application/json"
+                code, answer = api.request(method, f"{path}?dryRun=All", body, kind)
+                assert code in (200, 201, 403), answer
+                return json.loads(answer)["message"] if code == 403 else ""
+
+            # An API server hears of a new policy a moment later.
+            until(lambda: said("POST", node_kit.LEASES, own), "the policy is in force")
+
+            config = in_this_place(place, printed["data"]["podbridge.yaml"], mine, account)
+            up = place.start("--config", str(config), "up")
+            place.ready(process=up)
+            place.serves(process=up)
+            refers(place, namespace)
+            place.pod(namespace, "p", **REFERRING)
+            place.running(namespace, "p")
+            assert log(namespace, "p") == "from a config from a secret\n"
+            place.api.delete(place.path())
+            until(place.node, "the node is made anew")
+            place.pod(namespace, "q", f"cat {TOKEN}; exec sleep 1000")
+            here = place.running(namespace, "q")
+            there = place.pod(namespace, "r", node=node.name)
+
+            only = f"this account keeps only {place.name}"
+            pods = namespace.path("pods")
+            denied = said("DELETE", f"{pods}/r")
+            assert f"the pod {namespace.name}/r is on the node {node.name}: {only}" in denied
+            failed = {"status": {"phase": "Failed"}}
+            assert only in said("PATCH", f"{pods}/r/status", failed)
+            assert said("PATCH", f"{pods}/q/status", {"status": {"message": "well"}}) == ""
+            labelled = {"metadata": {"labels": {"a": "b"}}}
+            assert "its labels are not its status" in said("PATCH", f"{pods}/q/status", labelled)
+            assert f"the node elsewhere: {only}" in said(
+                "POST", "/api/v1/nodes", {"metadata": {"name": "elsewhere"}}
+            )
+            lease = f"the Lease kube-node-lease/elsewhere: {only}"
+            assert lease in said("POST", node_kit.LEASES, own)
+
+            tokens = f"{namespace.path('serviceaccounts', 'default')}/token"
+
+            def bound(**to: str) -> Object:
+                return {"spec": {"audiences": [], "boundObjectRef": to} if to else {}}
+
+            pod = {"apiVersion": "v1", "kind": "Pod", "name": "q"}
+            uid = here["metadata"]["uid"]
+            words = f"the token of {namespace.name}/default must be bound to a pod"
+            assert words in said("POST", tokens, bound())
+            assert words in said("POST", tokens, bound(**pod))
+            secret = {"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": uid}
+            assert words in said("POST", tokens, bound(**secret))
+            assert said("POST", tokens, bound(**pod, uid=uid)) == ""
+
+            # Nobody else is meant by it.
+            assert there["metadata"]["name"] == "r"
+            place.api.delete(f"{pods}/r", grace=0)
+            place.api.delete(f"{pods}/q", grace=1)
+            place.gone(namespace, "q")
+            assert up.stop() == 0
+        stored = place.api.get(f"{POLICIES}/{policy['metadata']['name']}")
+        assert not stored.get("status", {}).get("typeChecking", {}).get("expressionWarnings")
+
+
+POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
 def test_doctor_names_each_permission_that_is_missing(place: Place) -> None:

@@ -1,4 +1,5 @@
-"""Who the replicas are, and what they may do: no more than `bridge.kubelet.rbac` names."""
+"""Who the replicas are, and what they may do: what `bridge.kubelet.rbac` names, and about their own
+nodes only."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bridge.kubelet import rbac
+from bridge.kubelet.manifests.limits import limits
 from bridge.kubelet.manifests.parts import NAME, Names, Part, described
 
 _GROUP = "rbac.authorization.k8s.io"
@@ -13,7 +15,8 @@ _API = f"{_GROUP}/v1"
 
 
 def rights(names: Names, nodes: Sequence[str]) -> list[Part]:
-    """The service account, its roles, and what binds them. `nodes`: all that it may keep."""
+    """The service account, its roles, what binds them, and what limits them. `nodes`: all that it
+    may keep."""
     who = {"kind": "ServiceAccount", "name": NAME, "namespace": names.namespace}
     # The pod asks for its token by itself; no other pod of this account gets one unasked.
     account = described("v1", "ServiceAccount", NAME, names.namespace)
@@ -35,7 +38,8 @@ def rights(names: Names, nodes: Sequence[str]) -> list[Part]:
         parts.append(Part(_binding("Role", everywhere, everywhere, where, who)))
     reader = _binding("Role", rbac.CA_READER, everywhere, rbac.CA_NAMESPACE, who)
     words = "The CA that signs the API server's own client certificate: it calls for logs and exec."
-    return [*parts, Part(reader, words)]
+    username = f"system:serviceaccount:{names.namespace}:{NAME}"
+    return [*parts, Part(reader, words), *limits(everywhere, username, nodes)]
 
 
 def _binding(
