@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -40,6 +40,9 @@ class Cluster(Protocol):
 
     def allocatable(self) -> Mapping[str, str]:
         """What the node has for pods, as quantities: what unset limits read as. Empty: unknown."""
+
+    def host_ips(self) -> Sequence[str]:
+        """The node's own addresses, the first one before all. Empty: unknown."""
 
     async def refuses(self, pod: Manifest) -> tuple[str, str] | None:
         """(reason, message) where a pod that is new cannot be on the node, as a kubelet sees it at

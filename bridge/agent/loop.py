@@ -537,7 +537,9 @@ class Agent:
             entry.resize = shown[0]
             settled = entry.resize is None and entry.sent == version(pod)
             given = pod if settled else in_force(pod)
-            await self._patch(entry, status(given, facts, self._clock(), entry.resize))
+            hosts = self._cluster.host_ips()
+            new = status(given, facts, self._clock(), entry.resize, hosts)
+            await self._patch(entry, new)
             entry.gates, entry.shown = gates, shown
             for one in events(pod, entry.told, facts):
                 await self._cluster.event(pod, *one)

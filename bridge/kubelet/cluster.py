@@ -18,7 +18,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,6 +29,7 @@ from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupport
 from bridge.kubelet.admission import Admission
 from bridge.kubelet.affinity import AFFINITY
 from bridge.kubelet.client import METADATA_LIST, ApiClient, Conflict, Forbidden, escaped
+from bridge.kubelet.node import host_ips
 from bridge.kubelet.recorder import Recorder
 from bridge.kubelet.references import References, Services, Tokens
 from bridge.kubelet.watch import Changed, Listed, ListWatch
@@ -209,6 +210,11 @@ class ApiCluster:
     def allocatable(self) -> Mapping[str, str]:
         """`Cluster.allocatable`: what the node says of itself."""
         return self._allocatable()
+
+    def host_ips(self) -> Sequence[str]:
+        """`Cluster.host_ips`: those of the Node as last heard."""
+        node = self._as_node() if self._as_node is not None else None
+        return host_ips(node) if node is not None else ()
 
     async def refuses(self, pod: Manifest) -> tuple[str, str] | None:
         """`Cluster.refuses`. Unavailable before the Node was heard of."""

@@ -18,6 +18,7 @@ import bridge
 from bridge import quantity
 from bridge.kubelet.fit import amounts
 from bridge.pods import Manifest
+from bridge.pods.validation.names import ip_address
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.times import rfc3339
 
@@ -203,6 +204,19 @@ def labels(spec: NodeSpec, offer: Offer) -> dict[str, str]:
     if len(offer.backends) == 1:
         made[BACKEND_LABEL] = offer.backends[0].name
     return made | dict(spec.labels)
+
+
+def host_ips(node: Manifest) -> list[str]:
+    """A Node's IP addresses as its pods have them: the first of its internal ones, or of its
+    external ones, and one of the other family (GetNodeHostIPs in pkg/util/node/node.go)."""
+    addresses = (node.get("status") or {}).get("addresses") or ()
+    found: list[str] = []
+    for kind in ("InternalIP", "ExternalIP"):
+        for address in (str(one["address"]) for one in addresses if one.get("type") == kind):
+            is_other = not found or (len(found) == 1 and (":" in address) != (":" in found[0]))
+            if is_other and ip_address(address) is None:
+                found.append(address)
+    return found
 
 
 def is_ours(label: str) -> bool:

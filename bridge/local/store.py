@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -213,6 +213,10 @@ class Store:
     def allocatable(self) -> Mapping[str, str]:
         """`Cluster.allocatable`: nobody has measured anything."""
         return {}
+
+    def host_ips(self) -> Sequence[str]:
+        """`Cluster.host_ips`: only a backend knows where a pod is."""
+        return ()
 
     async def refuses(self, pod: Manifest) -> tuple[str, str] | None:
         """`Cluster.refuses`: there is one node, and every pod is its own."""

@@ -45,10 +45,15 @@ _OURS = frozenset(
 
 
 def status(
-    pod: Manifest, facts: pod_pb2.PodFacts, now: float, resize: Resize | None = None
+    pod: Manifest,
+    facts: pod_pb2.PodFacts,
+    now: float,
+    resize: Resize | None = None,
+    host_ips: Sequence[str] = (),
 ) -> Manifest:
     """The complete new status. `now` (epoch seconds) dates what changes by it; `resize` is one that
-    is not over: the pod is then given with what its containers have.
+    is not over: the pod is then given with what its containers have. `host_ips` are the node's
+    addresses, which are told until the backend says where the pod is.
 
     A terminal phase comes only with stage ENDED or GONE, and never goes again.
     """
@@ -85,7 +90,7 @@ def status(
         made["reason"] = reason
     if message:
         made["message"] = message
-    _addresses(made, old, "host", facts.host_ips)
+    _addresses(made, old, "host", facts.host_ips or (() if old.get("hostIP") else host_ips))
     _addresses(made, old, "pod", facts.pod_ips)
     made["startTime"] = old.get("startTime") or stamp
     for key, group in zip(_STATUS_LISTS, lists, strict=True):

@@ -73,3 +73,21 @@ def test_a_label_that_came_just_before_the_pod_counts(place: Place, namespace: N
     wanted = {"key": "example.org/room", "operator": "In", "values": ["quiet"]}
     place.pod(namespace, "p", affinity=requires(wanted), nodeSelector={"kubernetes.io/os": "linux"})
     assert place.ended(namespace, "p")["status"]["phase"] == "Succeeded"
+
+
+def test_a_pod_that_has_no_sandbox_has_its_nodes_address(
+    place: Place, namespace: Namespace
+) -> None:
+    missing = {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}
+    place.pod(namespace, "p", containers=[node_kit.container("exit 0", env=[missing])])
+
+    def waits(pod: dict[str, Any]) -> bool:
+        return "CreateContainerConfigError" in str(pod["status"].get("containerStatuses"))
+
+    status = namespace.until("pods", "p", waits)["status"]
+    assert "podIP" not in status
+    address = place.node()["status"]["addresses"][0]
+    assert (status["hostIP"], status["hostIPs"]) == (
+        address["address"],
+        [{"ip": address["address"]}],
+    )

@@ -20,6 +20,7 @@ from bridge.kubelet.node import (
     Health,
     NodeSpec,
     conditions,
+    host_ips,
     kubelet_version,
     labels,
     labels_patch,
@@ -717,3 +718,26 @@ async def test_against_a_server() -> None:
         # Never deleted by us.
         assert ("nodes", "", "n") in server.objects
         assert server.made("DELETE", "") == []
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        ([], []),
+        (["InternalIP 10.0.0.7", "Hostname n"], ["10.0.0.7"]),
+        (["ExternalIP 192.0.2.1", "InternalIP 10.0.0.7"], ["10.0.0.7"]),
+        (["ExternalIP 192.0.2.1"], ["192.0.2.1"]),
+        (
+            ["InternalIP fd00::7", "InternalIP fd00::8", "InternalIP 10.0.0.7"],
+            ["fd00::7", "10.0.0.7"],
+        ),
+        (
+            ["InternalIP 10.0.0.7", "ExternalIP fd00::7", "ExternalIP fd00::8"],
+            ["10.0.0.7", "fd00::7"],
+        ),
+        (["InternalIP n.example.com", "InternalIP 10.0.0.7"], ["10.0.0.7"]),
+    ],
+)
+def test_a_nodes_addresses_as_its_pods_have_them(addresses: list[str], expected: list[str]) -> None:
+    made = [dict(zip(("type", "address"), one.split(), strict=True)) for one in addresses]
+    assert host_ips({"status": {"addresses": made}}) == expected

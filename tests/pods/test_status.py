@@ -126,6 +126,21 @@ def test_running_and_ready() -> None:
     assert again == made
 
 
+def test_the_nodes_address_is_told_until_the_backend_has_said_where_the_pod_is() -> None:
+    manifest = pod()
+    nodes = ["10.0.0.7", "fd00::7"]
+    manifest["status"] = made = status(manifest, facts(waiting()), NOW, None, nodes)
+    assert made["hostIP"] == "10.0.0.7"
+    assert made["hostIPs"] == [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}]
+    there = facts(running(), host_ips=["192.0.2.1"])
+    manifest["status"] = made = status(manifest, there, NOW, None, nodes)
+    assert (made["hostIP"], made["hostIPs"]) == ("192.0.2.1", [{"ip": "192.0.2.1"}])
+    # Facts that say nothing of it take nothing back.
+    made = status(manifest, facts(exited(), stage=ENDED), NOW, None, nodes)
+    assert made["hostIP"] == "192.0.2.1"
+    assert "hostIP" not in status(pod(), facts(waiting()), NOW)
+
+
 @pytest.mark.parametrize(
     ("codes", "phase", "reason"),
     [((0, 0), "Succeeded", "PodCompleted"), ((0, 3), "Failed", "PodFailed")],
