@@ -118,7 +118,9 @@ async def reads(channel: Channel, end: bytes) -> bytes:
 
 async def soon(true: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not await true():
+        while True:
+            if await true():
+                return
             await asyncio.sleep(0.01)
 
 
