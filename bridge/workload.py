@@ -260,6 +260,11 @@ class Files:
     revision: str = ""
     """Changes when the content does."""
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether something that belongs there is missing, so that nobody can say what it is."""
+        return not self.revision and not self.files
+
 
 @dataclass(frozen=True, slots=True)
 class HostPath:

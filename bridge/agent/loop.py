@@ -21,7 +21,6 @@ from bridge.agent.request import (
     ATTEMPT,
     PLACED_ON,
     Builder,
-    NotReady,
     Version,
     identity,
     is_daemons,
@@ -410,14 +409,10 @@ class Agent:
             due = entry.stale or entry.sent != version(pod)
             if entry.accepted and (due or (entry.resize is not None and entry.resize.may_come)):
                 await self._update(entry, again=not due)
-        except NotReady as error:
-            # The change waits; the pod runs on as it was.
-            await self._tell_once(entry, "FailedUpdate", str(error))
-            return MISSING_RETRY
         except (Invalid, Unsupported) as error:
             await self._refused(entry, error)
         may_come = entry.resize is not None and entry.resize.may_come
-        return MISSING_RETRY if entry.incomplete or may_come else None
+        return MISSING_RETRY if entry.incomplete or entry.stale or may_come else None
 
     async def _update(self, entry: _Entry, *, again: bool) -> None:
         """Tells the provider of the pod as it is now; `again`: of what it asks for only."""
@@ -425,11 +420,17 @@ class Agent:
         assert pod is not None
         entry.stale = False
         try:
-            entry.resize = await self._updater.bring(pod, entry.who, entry.facts, again=again)
+            entry.resize = await self._updater.bring(
+                pod, entry.who, entry.facts, filled=not entry.incomplete, again=again
+            )
         except BridgeError as error:
             entry.stale = not error.permanent
             raise
         entry.sent = version(pod)
+        if words := self._builder.kept.pop(entry.who.uid, ""):
+            # As the kubelet has it: all else is in force, and this is tried again.
+            entry.stale = True
+            await self._tell_once(entry, "FailedMount", words)
 
     async def _create(self, entry: _Entry) -> None:
         pod = entry.pod

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -29,13 +29,6 @@ Request = pb.CreatePodRequest | pb.UpdatePodRequest
 
 TOKEN_SECONDS = 3600
 """How long a projected token lives where the pod does not say."""
-
-
-class NotReady(Exception):
-    """Something that the pod refers to is not there; the message says what."""
-
-    def __init__(self, containers: Mapping[str, Waiting]) -> None:
-        super().__init__("; ".join(sorted({one.message for one in containers.values()})))
 
 
 def missing(request: pb.CreatePodRequest) -> str:
@@ -98,6 +91,8 @@ class Builder:
         self._cluster = cluster
         self.skipped: dict[str, tuple[str, ...]] = {}
         """By UID: words about names in envFrom that no variable may have, to be told."""
+        self.kept: dict[str, str] = {}
+        """By UID: why volumes stay as they are in the last update, to be told."""
 
     async def create(
         self, pod: Manifest, who: pod_pb2.PodIdentity, started: float
@@ -113,29 +108,33 @@ class Builder:
         pulls, failures, unfilled = await self._fill(pod, request)
         request.pull_credentials.extend(pulls)
         failures = _bad_sub_paths(pod, request) | failures
-        if unfilled is not None:
-            # As the kubelet has it: no container starts before every volume is there.
-            failures = {one.container: unfilled for one in request.environment}
+        if unfilled:
+            failures = _all_wait(request, unfilled)
         _mark(request, failures)
         return request
 
-    async def update(self, pod: Manifest, who: pod_pb2.PodIdentity) -> pb.UpdatePodRequest:
+    async def update(
+        self, pod: Manifest, who: pod_pb2.PodIdentity, *, filled: bool
+    ) -> pb.UpdatePodRequest:
         """`UpdatePod`. What containers refer to and is not there (any more) holds back their own
-        next start only. NotReady: a volume's content is not there."""
+        next start only. `filled`: every volume was there once; what is missing of one now holds
+        back nothing but that volume, and `kept` says so."""
         request = pb.UpdatePodRequest(
             pod=who,
             manifest=json.dumps(pod).encode(),
             generation=pod["metadata"].get("generation", 0),
         )
         _, failures, unfilled = await self._fill(pod, request)
-        if unfilled is not None:
-            raise NotReady({one.container: unfilled for one in request.environment})
+        if unfilled and filled:
+            self.kept[who.uid] = "; ".join(one.message for one in unfilled)
+        elif unfilled:
+            failures = _all_wait(request, unfilled)
         _mark(request, failures)
         return request
 
     async def _fill(
         self, pod: Manifest, request: Request
-    ) -> tuple[list[pod_pb2.ImagePullCredential], dict[str, Waiting], Waiting | None]:
+    ) -> tuple[list[pod_pb2.ImagePullCredential], dict[str, Waiting], list[Waiting]]:
         """Puts in what the pod refers to; what is missing is told by container, and of volumes."""
         namespace = pod["metadata"].get("namespace", "default")
         found: dict[tuple[str, str, str], Manifest | None] = {}
@@ -157,7 +156,7 @@ class Builder:
         services = await self._cluster.service_variables(pod)
         allocatable = self._cluster.allocatable()
         failures: dict[str, Waiting] = {}
-        unfilled: Waiting | None = None
+        unfilled: list[Waiting] = []
         for group in ("initContainers", "containers", "ephemeralContainers"):
             for container in pod["spec"].get(group) or ():
                 built = build(pod, container, objects, allocatable=allocatable, services=services)
@@ -173,10 +172,15 @@ class Builder:
                 continue
             filled = content(pod, volume, objects, tokens=token, allocatable=allocatable)
             if isinstance(filled, Waiting):
-                unfilled = filled
+                unfilled.append(filled)
                 filled = pod_pb2.VolumeContent(volume=volume["name"])
             request.volumes.append(filled)
         return _pull_credentials(pod, found), failures, unfilled
+
+
+def _all_wait(request: Request, unfilled: Sequence[Waiting]) -> dict[str, Waiting]:
+    """As the kubelet has it: no container starts before every volume is there."""
+    return {one.container: unfilled[-1] for one in request.environment}
 
 
 def _mark(request: Request, failures: Mapping[str, Waiting]) -> None:

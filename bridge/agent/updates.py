@@ -32,19 +32,21 @@ class Updater:
         who: pod_pb2.PodIdentity,
         facts: pod_pb2.PodFacts | None,
         *,
+        filled: bool,
         again: bool = False,
     ) -> Resize | None:
         """Has the pod applied as it is now; what is left of a resize afterwards, None where
-        nothing is. `again`: only the resize is tried once more. Raises NotReady, `bridge.errors`.
+        nothing is. `filled` as in `Builder.update`; `again`: only the resize is tried once more.
+        Raises `bridge.errors`.
         """
         given = resize.in_force(pod)
         if given is pod:
             if not again:
-                await self._update(pod, who)
+                await self._update(pod, who, filled)
             return None
-        found = await self._resize(pod, given, who, facts)
+        found = await self._resize(pod, given, who, facts, filled)
         if found is not None and found.is_held and not again:
-            await self._update(given, who)
+            await self._update(given, who, filled)
         await self._tell(pod, found)
         return found
 
@@ -58,12 +60,13 @@ class Updater:
         given: Manifest,
         who: pod_pb2.PodIdentity,
         facts: pod_pb2.PodFacts | None,
+        filled: bool,
     ) -> Resize | None:
         generation = int(pod["metadata"].get("generation") or 0)
         if (lacking := self._cluster.lacks(pod)) is not None:
             return Resize("Deferred", generation, lacking[1])
         try:
-            await self._update(pod, who)
+            await self._update(pod, who, filled)
         except OutOfCapacity as error:
             return Resize("Deferred", generation, error.message)
         except Unsupported as error:
@@ -83,8 +86,9 @@ class Updater:
         awaited = {name: runs[name] for name in resize.anew(pod, given) if name in runs}
         return Resize("InProgress", generation, awaits=awaited) if awaited else None
 
-    async def _update(self, pod: Manifest, who: pod_pb2.PodIdentity) -> None:
-        await self._provider.update_pod(await self._builder.update(pod, who))
+    async def _update(self, pod: Manifest, who: pod_pb2.PodIdentity, filled: bool) -> None:
+        request = await self._builder.update(pod, who, filled=filled)
+        await self._provider.update_pod(request)
 
     async def _tell(self, pod: Manifest, found: Resize | None) -> None:
         """An event for what is news: what the pod's status says of this resize was told."""

@@ -26,7 +26,7 @@ from bridge.provider.stats import stats
 from bridge.provider.streams import serve_attach, serve_exec, serve_port_forward
 from bridge.provider.tracker import Tracker
 from bridge.provider.translate import Request, pod_request, translate
-from bridge.provider.update import apply, assess
+from bridge.provider.update import apply, assess, with_kept_files
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.rpc.v1 import stream_pb2 as streams
@@ -137,6 +137,7 @@ class Provider:
             # An update carries no credentials: those of the creation stay.
             kept = record.workload.pull_credentials
             workload = replace(workload, pull_credentials=kept)
+        workload = with_kept_files(workload, record.workload)
         change = assess(record, backend.adapter, manifest, workload)
         await apply(record, backend, change)
         record.request, record.generation = request, request.generation

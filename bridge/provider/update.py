@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge import adapter as seam
@@ -76,6 +76,17 @@ def assess(record: Record, adapter: seam.Adapter, manifest: Manifest, workload: 
     return Change(manifest, workload, files, resized, restarted)
 
 
+def with_kept_files(workload: Workload, before: Workload | None) -> Workload:
+    """The workload with the content that volumes had, where it is not known now what belongs into
+    them. Pure."""
+    known = {one.name: one for one in (before.volumes if before else ()) if isinstance(one, Files)}
+    volumes = tuple(
+        known.get(one.name, one) if isinstance(one, Files) and one.is_unknown else one
+        for one in workload.volumes
+    )
+    return replace(workload, volumes=volumes)
+
+
 async def apply(record: Record, backend: Backend, change: Change) -> None:
     """Brings a change into force, as far as the next steps of the pod do not. Errors as `resize`
     and `update_files` raise them; OutOfCapacity: the operator's limits have no room for its new
@@ -117,7 +128,7 @@ async def put_in_force(record: Record, adapter: seam.Adapter) -> None:
     workload, seen = record.workload, record.observed
     if workload is None or seen is None or seen.ended or record.ended:
         return
-    files = [one for one in workload.volumes if isinstance(one, Files)]
+    files = [one for one in workload.volumes if isinstance(one, Files) and not one.is_unknown]
     if files and isinstance(adapter, seam.Updates):
         await _try(record, adapter.update_files(record.identity, files))
     for container in workload.containers:

@@ -80,6 +80,44 @@ def test_a_deadline_is_brought_though_a_config_map_has_gone() -> None:
     virtual.run(story())
 
 
+def test_a_volume_whose_config_map_has_gone_stays_as_it_is_and_holds_back_nothing_else() -> None:
+    async def story() -> None:
+        async with a_world(c0=(100, 0)) as world:
+            world.store._references[KEY] = CONFIG
+            await world.start_provider()
+            sent: list[pb.UpdatePodRequest] = []
+            inner = world.address.update_pod
+
+            async def update(request: pb.UpdatePodRequest) -> pb.UpdatePodResponse:
+                sent.append(request)
+                return await inner(request)
+
+            world.address.update_pod = update
+            pod = a_pod("one", volumes=[{"name": "v", "configMap": {"name": "conf"}}])
+            world.store.add_pod(pod)
+            await world.phase("one", "Running")
+            world.store._references.clear()
+            changed(world, pod, activeDeadlineSeconds=60)
+            await asyncio.sleep(25)
+            words = 'MountVolume.SetUp failed for volume "v" : configmap "conf" not found'
+            told = [one for one in world.store.events if one["reason"] == "FailedMount"]
+            assert [one["message"] for one in told] == [words]
+            assert len(sent) > 1
+            assert not sent[-1].volumes[0].revision
+            assert not any(one.HasField("not_ready") for one in sent[-1].environment)
+            # Looked at again, though nobody told that it is back.
+            world.store._references[KEY] = CONFIG
+            await asyncio.sleep(15)
+            assert sent[-1].volumes[0].revision
+            count = len(sent)
+            failed = await world.phase("one", "Failed")
+            assert failed["status"]["reason"] == "DeadlineExceeded"
+            assert failed["status"]["observedGeneration"] == 2
+            assert len(sent) == count
+
+    virtual.run(story())
+
+
 def test_no_run_begins_with_a_config_map_that_has_gone() -> None:
     async def story() -> None:
         async with a_world(c0=(50, 1), c1=(5, 0)) as world:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -16,7 +17,7 @@ from bridge.adapter import YES, approximately
 from bridge.errors import Invalid, NotFound, OutOfCapacity, Unsupported
 from bridge.provider.record import Record
 from bridge.provider.translate import translate
-from bridge.provider.update import assess
+from bridge.provider.update import assess, put_in_force
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.workload import Container, Files, Identity
@@ -230,6 +231,60 @@ def test_an_older_update_that_is_slow_does_not_undo_a_newer_one(
             (record,) = world.tracker.records.values()
             assert record.generation == 3
             assert world.able.resized[-1][1].resources.limits["cpu"] == 3000
+
+    virtual.run(story())
+
+
+def test_a_volume_whose_content_is_missing_stays_and_the_others_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    updates: list[tuple[str, str]] = []
+
+    class Updating(AbleAdapter):
+        async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
+            updates.extend((one.name, one.revision) for one in volumes)
+
+    monkeypatch.setattr("probing_kit.AbleAdapter", Updating)
+
+    def volume(name: str, revision: str) -> pod_pb2.VolumeContent:
+        content = pod_pb2.VolumeContent(volume=name, revision=revision)
+        if revision:
+            content.files.add(path="key", content=revision.encode())
+        return content
+
+    async def story() -> None:
+        world = World()
+        gone, labels = {"name": "g", "configMap": {"name": "m"}}, {"name": "l", "downwardAPI": {}}
+        spec = {"volumes": [gone, labels]}
+        mounts = [{"name": one, "mountPath": f"/{one}"} for one in "gl"]
+        one = main(volumeMounts=mounts)
+        async with world.serving():
+            request = world.request(one, **spec)
+            request.volumes.extend([volume("g", "1"), volume("l", "1")])
+            await world.provider.create_pod(request)
+            await world.running()
+            for first, shown in (("", "2"), ("1", "3"), ("", "3"), ("2", "3")):
+                update = pb.UpdatePodRequest(
+                    pod=WHO, manifest=world.manifest(one, **spec), generation=request.generation
+                )
+                update.volumes.extend([volume("g", first), volume("l", shown)])
+                await world.provider.update_pod(update)
+            assert updates == [("l", "2"), ("l", "3"), ("g", "2")]
+            # A caller that has started anew asks for it again, and knows no content either.
+            del request.volumes[:]
+            request.volumes.extend([volume("g", ""), volume("l", "4")])
+            await world.provider.create_pod(request)
+            assert updates[3:] == [("l", "4")]
+            (record,) = world.tracker.records.values()
+            assert record.workload is not None
+            kept = next(v for v in record.workload.volumes if v.name == "g")
+            assert isinstance(kept, Files)
+            assert kept.revision == "2"
+            # Found by a provider that has started anew: what it has is not put into force.
+            record.workload = replace(record.workload, volumes=(Files("g"), Files("l", (), "5")))
+            assert record.backend is not None
+            await put_in_force(record, record.backend.adapter)
+            assert updates[4:] == [("l", "5")]
 
     virtual.run(story())
 

@@ -298,7 +298,9 @@ class VolumeContent(_message.Message):
     volume: _builtins.str
     """The volume's name in the manifest. Required."""
     revision: _builtins.str
-    """Changes when the content does. Required."""
+    """Changes when the content does. Empty, and then without files: what belongs there is missing. A
+    volume that has been filled stays as it is; where none was, no container is ready to start.
+    """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
         """Every file of it."""

@@ -591,7 +591,8 @@ type VolumeContent struct {
 	Volume string `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
 	// Every file of it.
 	Files []*File `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
-	// Changes when the content does. Required.
+	// Changes when the content does. Empty, and then without files: what belongs there is missing. A
+	// volume that has been filled stays as it is; where none was, no container is ready to start.
 	Revision      string `protobuf:"bytes,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
