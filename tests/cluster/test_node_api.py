@@ -36,7 +36,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"you asked for " + self.path.encode() + b" " + b"x" * 300000)
     def log_message(self, *_):
         pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer)
+print("listening", flush=True)
+server.serve_forever()
 """
 
 
@@ -217,7 +219,8 @@ def test_port_forward(place: Place, room: Namespace, way: str) -> None:
     name, port = f"server-{way}", node_kit.free_port()
     command = [sys.executable, "-c", SERVER, str(port)]
     place.pod(room, name, containers=[{"name": "main", "image": "x", "command": command}])
-    place.running(room, name)
+    # kubectl gives up its whole session at the first connection that nothing in the pod takes.
+    until(lambda: "listening" in room.kubectl("logs", name, code=None).out, "the server listens")
     with going(room, "port-forward", name, f":{port}") as forwarding:
         assert forwarding.stdout is not None
         said = forwarding.stdout.readline().decode()
@@ -229,12 +232,6 @@ def test_port_forward(place: Place, room: Namespace, way: str) -> None:
                 connection.request("GET", path)
                 return connection.getresponse().read()
 
-        def answers() -> bool:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                return bool(asked("/"))
-            return False
-
-        until(answers, "the server in the pod listens")
         for number in range(3):
             body = asked(f"/{number}")
             assert body == f"you asked for /{number} ".encode() + b"x" * 300_000
