@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -212,13 +213,14 @@ class TestDamage:
         """A few kilobytes could become gigabytes."""
         paper.image("app:1")
 
-        async def packed(request: web.Request) -> web.StreamResponse | None:
-            if request.method == "HEAD":
+        async def own(request: web.Request) -> web.StreamResponse | None:
+            if request.method == "HEAD" or "/blobs/" in request.path:
                 return None
             assert request.headers["Accept-Encoding"] == "identity"
-            return web.Response(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+            packed = gzip.compress(paper.manifests["app", "1"][1])
+            return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
 
-        paper.own = packed
+        paper.own = own
         with pytest.raises(Unavailable, match="is damaged"):
             await client.config(f"{paper.address}/app:1")
 
@@ -401,6 +403,17 @@ class TestRedirects:
             assert "Authorization" not in storage.seen[0].headers
             assert storage.seen[0].query == {"sig": "k="}
             assert SENTINEL not in repr(storage.seen)
+
+    async def test_only_the_registry_may_ask_for_a_login(
+        self, paper: PaperRegistry, client: RegistryClient
+    ) -> None:
+        paper.auth, paper.users = "basic", {"me": SENTINEL}
+        paper.image("app:1")
+        async with serving(PaperRegistry(auth="bearer")) as storage:
+            paper.storage = f"http://{storage.address}"
+            with pytest.raises(Unavailable, match="answers 401"):
+                await client.config(f"{paper.address}/app:1", credentials=[login(paper)])
+            assert [one.authorization for one in storage.seen] == [""]
 
     async def test_a_redirect_at_home_keeps_them(
         self, paper: PaperRegistry, client: RegistryClient
