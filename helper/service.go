@@ -21,6 +21,7 @@ type service struct {
 	mux      *http.ServeMux
 	sessions sessions
 	states   feed
+	end      feed // is told something once: that the helper leaves
 	placing  sync.Mutex
 }
 
@@ -36,9 +37,11 @@ type introduction struct {
 func newService(who introduction, stop func(ctx context.Context, grace float64) error) *service {
 	made := &service{mux: http.NewServeMux()}
 	made.states.init()
+	made.end.init()
 	who.Version = version
 	made.mux.HandleFunc("GET /introduction", func(w http.ResponseWriter, _ *http.Request) { say(w, who) })
-	made.mux.HandleFunc("GET /states", made.tellStates)
+	made.mux.HandleFunc("GET /states", made.states.serve)
+	made.mux.HandleFunc("GET /end", made.end.serve)
 	made.mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		var asked struct {
 			Grace *float64 `json:"grace"`
@@ -66,28 +69,6 @@ func (s *service) drain(limit time.Duration) {
 		select {
 		case <-idle():
 		case <-until:
-			return
-		}
-	}
-}
-
-func (s *service) tellStates(w http.ResponseWriter, r *http.Request) {
-	s.states.enter()
-	defer s.states.leave()
-	for {
-		text, over, changed := s.states.now()
-		if len(text) > 0 {
-			if _, err := w.Write(append(text, '\n')); err != nil {
-				return
-			}
-			flush(w)
-		}
-		if over {
-			return
-		}
-		select {
-		case <-changed:
-		case <-r.Context().Done():
 			return
 		}
 	}
@@ -199,12 +180,14 @@ func (f *feed) init() {
 	close(f.none)
 }
 
-func (f *feed) set(text []byte, over bool) {
+// set says whether somebody reads it.
+func (f *feed) set(text []byte, over bool) bool {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.text, f.over = text, over
 	close(f.changed)
 	f.changed = make(chan struct{})
+	return f.readers > 0
 }
 
 func (f *feed) now() ([]byte, bool, <-chan struct{}) {
@@ -234,4 +217,27 @@ func (f *feed) idle() <-chan struct{} {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	return f.none
+}
+
+// serve tells the text, a line each time that it changes.
+func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
+	f.enter()
+	defer f.leave()
+	for {
+		text, over, changed := f.now()
+		if len(text) > 0 {
+			if _, err := w.Write(append(text, '\n')); err != nil {
+				return
+			}
+			flush(w)
+		}
+		if over {
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
 }

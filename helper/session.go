@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -15,7 +16,10 @@ import (
 // Each of its streams is a request of its own, so that none holds up another; it lives as long as
 // the request that made it.
 
-const sessionsMax = 48
+const (
+	sessionsMax = 48
+	settling    = time.Second // without a session, after which memory is given back
+)
 
 type session struct {
 	outputs map[string]io.ReadCloser
@@ -74,6 +78,16 @@ func (s *sessions) remove(id string) {
 	defer s.mutex.Unlock()
 	if delete(s.open, id); len(s.open) == 0 {
 		close(s.none)
+		// What many sessions took would else stay the helper's for minutes.
+		time.AfterFunc(settling, s.settle)
+	}
+}
+
+func (s *sessions) settle() {
+	select {
+	case <-s.idle():
+		debug.FreeOSMemory()
+	default:
 	}
 }
 

@@ -145,13 +145,14 @@ func (t *tunnel) serve(ctx context.Context, connection *tls.Conn) {
 	}
 	listener := &single{connection: connection, ended: ended}
 	stop := context.AfterFunc(ctx, func() {
-		// What was said last is read before the end of it: the provider then ends the connection.
-		go connection.CloseWrite()
-		select {
-		case <-ended:
-		case <-time.After(farewell):
-			server.Close()
+		// Behind all that was said before; the provider then ends the connection.
+		if t.service.end.set([]byte("{}"), true) {
+			select {
+			case <-ended:
+			case <-time.After(farewell):
+			}
 		}
+		server.Close()
 	})
 	defer stop()
 	_ = server.Serve(listener)

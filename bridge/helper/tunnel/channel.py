@@ -69,6 +69,9 @@ class SessionChannel:
             if stream.has_data:
                 self._outputs[name] = stream
                 return name, stream.take()
+            if stream.was_cut and self._held.has_data:
+                # The exit comes behind the last byte, even where the streams' ends are lost.
+                continue
             if not stream.at_end:
                 self._outputs[name] = stream
             elif stream.status != 200:

@@ -61,6 +61,11 @@ class Stream:
         return bool(self._buffer)
 
     @property
+    def was_cut(self) -> bool:
+        """Whether the tunnel broke while more might have come."""
+        return self._error == _LOST
+
+    @property
     def at_end(self) -> bool:
         """Whether all has come, and been taken. Unavailable: it broke before that."""
         if self._buffer:
@@ -178,8 +183,6 @@ class Http2(asyncio.Protocol):
         self._heard_at = loop.time()
         self._asked = False
         self._timer: asyncio.TimerHandle | None = None
-        self.lost = asyncio.Event()
-        """Set when the connection is no more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greets the peer. To be called by hand after a handshake on an open connection."""
@@ -203,7 +206,6 @@ class Http2(asyncio.Protocol):
         for one in list(self._streams.values()):
             one.on_error(_LOST)
         self._streams.clear()
-        self.lost.set()
 
     def pause_writing(self) -> None:
         """The socket is full. A peer that has us answer and does not read is not read either."""

@@ -8,7 +8,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -147,7 +147,7 @@ class Tunnels:
         names = frozenset(name for name in member.links if name)
         return Pod(names, "" in member.links, member.record)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """What is now, then what changes; of several changes of one thing the newest. Ends when the
         tunnels are closed."""
         reader = _Events()
@@ -249,9 +249,10 @@ class Tunnels:
                 link = await self._greet(transport, http)
             finally:
                 self._shaking -= 1
-            await self._keep(link)
+            with contextlib.suppress(Unavailable):
+                await self._keep(link)
         except (OSError, ValueError, BridgeError):
-            # Whoever it is, it gets no answer, and one that does harm no log of its own.
+            # Whoever it is, it gets no answer, and no line of log of its own.
             self._turn_away()
         finally:
             http.abort()
@@ -285,11 +286,12 @@ class Tunnels:
         member.links[name] = link
         self._tell(Connected(link.pod, name))
         try:
+            leaving = link.http.request("GET", "/end")
             if link.who.states:
                 async for record in link.states():
                     member.record = record
                     self._tell(Reported(link.pod, record))
-            await link.http.lost.wait()
+            await leaving.read()
         finally:
             if member.links.get(name) is link:
                 del member.links[name]
