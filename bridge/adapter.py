@@ -7,7 +7,8 @@ of `bridge.errors`.
 A module `adapters/<type>.py` (dashes as underscores) is found by its name. It defines `Adapter`, a
 class of this protocol, made as `Adapter(name, options)` with `options` an instance of the module's
 `Options` (a pydantic model; leave it out where there are none). Making one does no I/O; `open`
-does.
+does. Where the options choose between several classes, the module has `make(name, options)` as
+well.
 """
 
 from __future__ import annotations

@@ -13,10 +13,16 @@ import os
 
 from adapters.engine import discovery
 from adapters.engine.adapter import Adapter
+from adapters.engine.deprived import Deprived
 from adapters.engine.options import Options
 from bridge.errors import BridgeError
 
-__all__ = ["Adapter", "Options", "present"]
+__all__ = ["Adapter", "Options", "make", "present"]
+
+
+def make(name: str, options: Options) -> Adapter | Deprived:
+    """The adapter that these options ask for."""
+    return Deprived(name, options) if options.helper == "always" else Adapter(name, options)
 
 
 def present() -> str:

@@ -148,3 +148,14 @@ TABLE: Mapping[str, Support] = {
     **_VOLUMES,
 }
 """Support by field path."""
+
+_GROUP = no("a group of containers is run as one, and stays as it was launched")
+
+HELPED: Mapping[str, Support] = {
+    **TABLE,
+    "spec.ephemeralContainers": _GROUP,
+    "spec.ephemeralContainers[].name": _GROUP,
+    "spec.ephemeralContainers[].targetContainerName": _GROUP,
+    "spec.containers[].resizePolicy": approximately("nothing is resized while it runs"),
+}
+"""The same with `helper: always`."""

@@ -34,8 +34,10 @@ class Image:
     """What a pod's status calls it, with its digest."""
     user: str = ""
     stop_signal: str = ""
-    entrypoint: bool = False
-    """It has a command of its own, to which a container's args are added."""
+    entrypoint: tuple[str, ...] = ()
+    """Its own command, to which a container's args are added."""
+    cmd: tuple[str, ...] = ()
+    """Its own args."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class Images:
         self._found: dict[str, tuple[float, Image]] = {}
         """When each image was found, by its normalized name."""
         self._timers: dict[tuple[Key, str], asyncio.TimerHandle] = {}
+        self.own: set[str] = set()
+        """IDs of images that were made here: they are no names."""
         self._fresh: set[tuple[Key, str, int]] = set()
         """Runs whose image was pulled for them, and that have not begun."""
 
@@ -117,7 +121,8 @@ class Images:
         Errors as of the engine's calls.
         """
         try:
-            reference = references.normalized(container.image)
+            own = container.image in self.own
+            reference = container.image if own else references.normalized(container.image)
         except Invalid as error:
             return Waiting("InvalidImageName", error.message)
         found = await self.find(reference)
@@ -247,5 +252,11 @@ def _image(reference: str, said: Mapping[str, Any]) -> Image:
         references.resolved(reference, name, digests),
         str(settings.get("User") or ""),
         str(settings.get("StopSignal") or ""),
-        bool(settings.get("Entrypoint")),
+        _words(settings.get("Entrypoint")),
+        _words(settings.get("Cmd")),
     )
+
+
+def _words(said: Any) -> tuple[str, ...]:
+    # An old image may have one string, for a shell.
+    return ("/bin/sh", "-c", said) if isinstance(said, str) and said else tuple(said or ())

@@ -19,14 +19,16 @@ from adapters.engine.client import Conflict, Engine, Refused, part
 from adapters.engine.facts import Facts
 from adapters.engine.images import Image, Images
 from adapters.engine.observe import Entry, Pod
-from adapters.engine.pause import COMMAND, PauseImage
+from adapters.engine.own_image import OwnImage
+from adapters.engine.pause import COMMAND
+from adapters.engine.pause import program as pause_program
 from adapters.engine.place import Place
 from adapters.engine.redaction import redacted
 from adapters.engine.references import normalized
 from adapters.engine.scratch import Scratch, hosts, start_error, volume
 from adapters.engine.sight import Sight
 from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
-from bridge.workload import Container, Identity, Key, Waiting, Workload
+from bridge.workload import Container, Identity, Key, Role, Waiting, Workload
 
 _KEPT = 2
 """Runs of a container: the last one, and the one before it for its log and its exit."""
@@ -113,7 +115,7 @@ class Launcher:
         self._network = network
         self._gate = asyncio.Semaphore(parallel)
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
-        self._own = PauseImage(engine)
+        self._own = OwnImage(engine, "pause", pause_program)
         self.images = Images(engine, self._waits, time.monotonic)
 
     def lock(self, key: Key) -> asyncio.Lock:
@@ -211,8 +213,11 @@ class Launcher:
         self._sight.made(identity, made["Id"])
         return str(made["Id"])
 
-    async def start(self, workload: Workload, name: str, restart: int) -> None:
-        """Starts that run, unless it or a later one has started, or says what it waits for."""
+    async def start(
+        self, workload: Workload, name: str, restart: int, *, begin: bool = True
+    ) -> None:
+        """Starts that run, unless it or a later one has started, or says what it waits for.
+        Without `begin` it is made, and that is all."""
         try:
             container = workload.container(name)
         except KeyError:
@@ -236,11 +241,12 @@ class Launcher:
                 return
             self._found(pod.pause)
             if run is not None and await mounts.stand(self._engine, workload, container):
-                await self._begin(_Start(identity, container, restart, run.id))
+                if begin:
+                    await self._begin(_Start(identity, container, restart, run.id))
                 return
             if run is not None:
                 await self.remove(run.id)
-            await self._launch(workload, pod, container, restart)
+            await self._launch(workload, pod, container, restart, begin)
 
     def _found(self, pause: Entry) -> None:
         """Keeps where the pod's network is: a probe has no time to ask a busy engine."""
@@ -272,8 +278,14 @@ class Launcher:
             waits[name] = (restart, waiting)
             self._tell(workload.identity)
 
+    async def begin(self, identity: Identity, run: Entry) -> None:
+        """Starts a run that was made."""
+        async with self.lock(identity.key):
+            bare = Container(run.container, Role.MAIN, run.labels.get(names.IMAGE, ""))
+            await self._begin(_Start(identity, bare, run.restart, run.id))
+
     async def _launch(
-        self, workload: Workload, pod: Pod, container: Container, restart: int
+        self, workload: Workload, pod: Pod, container: Container, restart: int, begin: bool
     ) -> None:
         # Before the pull begins: its end must find what it was for.
         waits = self._memory.waits.setdefault(workload.identity.key, {})
@@ -287,8 +299,9 @@ class Launcher:
             made = await self._make_run(workload, pod, container, restart, image)
             if made is None:
                 return
-            run = _Start(workload.identity, container, restart, made, not image.entrypoint)
-            await self._begin(run)
+            if begin:
+                run = _Start(workload.identity, container, restart, made, not image.entrypoint)
+                await self._begin(run)
         waits.pop(container.name, None)
         # A removed run's log is gone with it: never the last one's or the one's before.
         for old in pod.runs.get(container.name, [])[_KEPT - 1 :]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -34,3 +36,23 @@ class Options(BaseModel):
     timeout: float = Field(default=120.0, gt=0)
     """Seconds that the engine may take for one answer. Default 120: a busy machine's slowest start
     of a container stays well below it."""
+
+    helper: Literal["never", "always"] = "never"
+    """`always`: pods run as on a cloud that has nothing but groups of containers, with the helper
+    around each container (docs/helper.md). Slower to start, and of use to try what a pod will be
+    like there. Default: never, for the engine does all of it itself."""
+
+    helper_state: str = ""
+    """Where the secret is kept by which pods' helpers are known after a restart. Default:
+    $XDG_STATE_HOME/podbridge/helper, or ~/.local/state/podbridge/helper."""
+
+    helper_listen: str = "0.0.0.0"  # noqa: S104 - whoever has no certificate gets nothing
+    """The address at which this machine waits for the helpers, which show certificates that only
+    this backend gives out. Default: 0.0.0.0, since the engine's own bridge may not be there yet."""
+
+    helper_port: int = Field(default=0, ge=0, le=65535)
+    """The port for it. Default: any that is free, and after a restart the same one."""
+
+    helper_address: str = ""
+    """The host that the helpers dial. Default: the gateway of the pods' network, which is this
+    machine where the engine is local."""

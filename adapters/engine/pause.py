@@ -10,21 +10,11 @@ The code for aarch64 was assembled and disassembled, and never ran on such a mac
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import io
 import struct
-import tarfile
 
-import orjson
-
-from adapters.engine.client import Engine
-from adapters.engine.names import PREFIX
 from bridge.errors import Unsupported
 
 COMMAND = "/pause"
-LABEL = f"{PREFIX}pause"
-"""On the image: what its program is, as a digest."""
 
 # Both programs do, in their machine's words:
 #     if argc == 4: exit(-renameat(AT_FDCWD, argv[2], AT_FDCWD, argv[3]))
@@ -81,61 +71,3 @@ def program(architecture: str) -> bytes:
     )
     load = struct.pack("<IIQQQQQQ", 1, 5, 0, _ADDRESS, _ADDRESS, size, size, 0x1000)
     return elf + load + code
-
-
-def archive(architecture: str) -> bytes:
-    """The image's one layer, as a tar."""
-    content = program(architecture)
-    one = tarfile.TarInfo(COMMAND[1:])
-    one.mode, one.size = 0o755, len(content)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        tar.addfile(one, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-class PauseImage:
-    """Makes sure that the engine has our image; asks it once."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._lock = asyncio.Lock()
-        self._found = ""
-
-    def forget(self) -> None:
-        """Somebody has removed it: look again."""
-        self._found = ""
-
-    async def reference(self) -> str:
-        """The image's ID. Errors as of the engine's calls; Unsupported."""
-        async with self._lock:
-            if not self._found:
-                self._found = await self._find() or await self._import()
-            return self._found
-
-    def _mark(self) -> str:
-        content = program(str(self._engine.info.get("Architecture", "")))
-        return f"{LABEL}={hashlib.sha256(content).hexdigest()[:20]}"
-
-    async def _find(self) -> str:
-        wanted = {"label": [self._mark()]}
-        found = await self._engine.call("GET", "images/json", params={"filters": wanted})
-        return str(found[0]["Id"]) if found else ""
-
-    async def _import(self) -> str:
-        answer = await self._engine.send(
-            "POST",
-            "images/create",
-            data=archive(str(self._engine.info.get("Architecture", ""))),
-            params={
-                "fromSrc": "-",
-                "repo": "podbridge/pause",
-                "tag": self._mark().rpartition("=")[2],
-                "changes": f"LABEL {self._mark()}",
-            },
-        )
-        # One document or several, one a line: the last one's status is the ID.
-        lines = [answer] if isinstance(answer, dict) else str(answer).splitlines()
-        last = lines[-1] if lines else {}
-        said = last if isinstance(last, dict) else orjson.loads(last)
-        return str(said["status"])

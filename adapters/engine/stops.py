@@ -25,13 +25,14 @@ class Stops:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def order(self, container: str, signal: str, grace: float) -> None:
-        """Begins to end it, or brings the kill forward; returns at once. Errors as of a call."""
+        """Begins to end it, or brings the kill forward; returns at once. No signal: none before
+        the kill. Errors as of a call."""
         due = asyncio.get_running_loop().time() + grace
         known = self._due.get(container)
         if grace <= 0:
             await self._signal(container, "SIGKILL")
             return
-        if known is None:
+        if known is None and signal:
             await self._signal(container, signal)
         if known is None or due < known:
             self._due[container] = due

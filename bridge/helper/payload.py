@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 
+from bridge.backoff import FIRST_BACKOFF, LONGEST_BACKOFF, QUIET
 from bridge.errors import Invalid, Violation
-from bridge.pods.backoff import FIRST_BACKOFF, LONGEST_BACKOFF, QUIET
 from bridge.workload import (
     Action,
     Container,

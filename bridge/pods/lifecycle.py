@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge.pods.backoff import backoff, backoff_message, backoff_of_killed
+from bridge.backoff import backoff, backoff_message, backoff_of_killed
 from bridge.workload import (
     Container,
     ContainerState,

@@ -80,5 +80,6 @@ def make(config: BackendConfig) -> Adapter:
                 f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
             )
             raise Invalid(f'backend "{config.name}": {words}') from None
-    made: Adapter = found.Adapter(config.name, options if model is not None else None)
+    build = getattr(found, "make", found.Adapter)
+    made: Adapter = build(config.name, options if model is not None else None)
     return made

@@ -161,7 +161,7 @@ class EngineBench(Bench):
                 break
             left = await sweeper.list()
         # Of the sweeper's connection: another one costs a third of a second on a busy machine.
-        self._engine = self._engine or sweeper._engine
+        self._engine = self._engine or sweeper.client
         problems = [one for one in outcomes if isinstance(one, BaseException)]
         left_over = [*await self.containers(), *await self._volumes()]
         for adapter in self._made:

@@ -435,18 +435,18 @@ async def test_one_that_dies_while_its_first_container_is_made_is_started_again(
     await adapter.run(pod)
     engine = await bench.engine()
     pause = await bench.pause(pod.identity)
-    start = adapter._launcher._begin
+    start = adapter.launcher._begin
 
     async def dies(run: Any) -> None:
         await engine.call("POST", f"containers/{pause}/kill")
         await until(adapter, pod.identity, lambda one: not one.pod_ips)
         await start(run)
 
-    adapter._launcher._begin = dies  # type: ignore[method-assign]
+    adapter.launcher._begin = dies  # type: ignore[method-assign]
     # Some engines start again what is joined, others refuse.
     with contextlib.suppress(Unavailable):
         await adapter.start(pod, "main", 0)
-    adapter._launcher._begin = start  # type: ignore[method-assign]
+    adapter.launcher._begin = start  # type: ignore[method-assign]
     await adapter.start(pod, "main", 0)
     assert (await exit_of(adapter, pod.identity)).code == 3
 

@@ -240,17 +240,17 @@ async def test_a_pod_that_becomes_whole_while_it_is_listed_is_not_lost() -> None
             return [("volume", WHO)]
 
     adapter = Racing("engine")
-    adapter._memory.making.add(WHO.key)
+    adapter.memory.making.add(WHO.key)
     lists = 0
 
     async def listed() -> list[observe.Entry]:
         nonlocal lists
         lists += 1
         if lists == 2:
-            adapter._memory.making.discard(WHO.key)
+            adapter.memory.making.discard(WHO.key)
         return []
 
-    adapter._sight.all = listed  # type: ignore[method-assign]
+    adapter.sight.all = listed  # type: ignore[method-assign]
     assert await adapter.list() == []
     # Nobody makes it any more: what is left of it is told.
     assert [one.identity for one in await adapter.list()] == [WHO]

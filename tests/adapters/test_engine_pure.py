@@ -24,6 +24,7 @@ from adapters.engine import (
     names,
     observe,
     oom,
+    own_image,
     pause,
     references,
     specs,
@@ -450,7 +451,7 @@ class TestSmallThings:
         assert struct.unpack_from("<HH", program, 16) == (2, machine)
         size, memory = struct.unpack_from("<QQ", program, 64 + 32)
         assert size == memory == len(program)
-        with tarfile.open(fileobj=io.BytesIO(pause.archive(architecture))) as tar:
+        with tarfile.open(fileobj=io.BytesIO(own_image.archive("pause", program))) as tar:
             assert [(one.name, one.mode) for one in tar] == [("pause", 0o755)]
 
     def test_another_machine_needs_another_image(self) -> None:

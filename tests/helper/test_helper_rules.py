@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.pods.backoff import backoff, backoff_of_killed
+from bridge.backoff import backoff, backoff_of_killed
 from bridge.pods.lifecycle import plan, should_restart
 from bridge.workload import (
     Container,

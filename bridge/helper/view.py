@@ -1,0 +1,88 @@
+"""What is true of a wrapped pod: what the cloud says of the group, and what the helper says of it.
+
+The helper knows the containers, the cloud knows whether anything is there at all. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bridge.helper.record import Record
+from bridge.helper.wrap import INSTALL, OURS, WATCH
+from bridge.workload import ContainerState, Exit, Observed, Running, Waiting
+
+UNKNOWN = "ContainerStatusUnknown"
+_LOST = "its helper ended without a record"
+
+
+def is_wrapped(group: Observed) -> bool:
+    """Whether the helper is around the containers of what a cloud lists."""
+    return any(one.name in (INSTALL, WATCH) for one in group.containers)
+
+
+def is_over(group: Observed) -> bool:
+    """Whether the helper's record is to be read: the container that writes it has ended, or never
+    will run."""
+    watch, first = group.container(WATCH), group.container(INSTALL)
+    if watch is not None and isinstance(watch.state, Exit):
+        return True
+    return first is not None and isinstance(first.state, Exit) and first.state.code != 0
+
+
+def observed(
+    group: Observed, said: Record | None, *, final: bool, installing: str = ""
+) -> Observed:
+    """The pod. `said`: the helper's latest words, live or, with `final`, its record. `installing`:
+    the words of an install that failed."""
+    own = [one for one in group.containers if not one.name.startswith(OURS)]
+    over = final or is_over(group)
+    if said is None:
+        shown = [_unsaid(one, group, over, installing) for one in own]
+    else:
+        clouds = {one.name: one for one in own}
+        shown = [_merged(one, clouds.get(one.name), over and not final) for one in said.containers]
+    lost = over and not final
+    first = group.container(INSTALL)
+    broken = lost and first is not None and isinstance(first.state, Exit) and first.state.code != 0
+    return replace(
+        group,
+        containers=tuple(shown),
+        ended=over and not any(isinstance(one.state, Running) for one in shown),
+        failed=(said.failed if said is not None and final else lost) or group.failed,
+        reason=said.reason if said is not None and final else "HelperFailed" if broken else "",
+        message=said.message if said is not None and final else _words(group, lost, installing),
+        disrupted=group.disrupted or (lost and not broken),
+    )
+
+
+def _words(group: Observed, lost: bool, installing: str) -> str:
+    return (installing or _LOST) if lost else group.message
+
+
+def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -> ContainerState:
+    if cloud is None:
+        return said
+    known = replace(
+        said, container_id=cloud.container_id, image=cloud.image, image_id=cloud.image_id
+    )
+    if isinstance(said.state, Waiting) and isinstance(cloud.state, Waiting):
+        # It is the cloud that it waits for: an image, most of the time.
+        return replace(known, state=cloud.state)
+    if is_lost and isinstance(said.state, Running):
+        at = cloud.state.finished_at if isinstance(cloud.state, Exit) else said.state.started_at
+        end = Exit(137, at, UNKNOWN, message=_LOST, started_at=said.state.started_at)
+        return replace(known, state=end)
+    return known
+
+
+def _unsaid(cloud: ContainerState, group: Observed, over: bool, installing: str) -> ContainerState:
+    """A container of which the helper has said nothing."""
+    if not over:
+        return cloud
+    at = max(
+        (one.state.finished_at for one in group.containers if isinstance(one.state, Exit)),
+        default=group.accepted_at or 0.0,
+    )
+    if installing:
+        return replace(cloud, state=Exit(128, at, "StartError", message=installing))
+    return replace(cloud, state=Exit(137, at, UNKNOWN, message=_LOST))
