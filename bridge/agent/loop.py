@@ -532,7 +532,8 @@ class Agent:
             return
         gates = foreign_conditions(pod)
         shown = (passed(entry.resize, facts), entry.sent)
-        if facts is not entry.told or gates != entry.gates or shown != entry.shown:
+        told = facts is entry.told and gates == entry.gates and shown == entry.shown
+        if not told or self._placement(entry, pod):
             if entry.resize is not None and shown[0] is None:
                 await self._updater.completed(pod)
             entry.resize = shown[0]
@@ -575,9 +576,9 @@ class Agent:
             entry.pod = changed
 
     def _placement(self, entry: _Entry, pod: Manifest) -> dict[str, str]:
-        """Where the pod runs, as long as the pod does not say so itself."""
+        """Where the pod runs, unless the pod says just that itself: others can write there too."""
         backend = entry.facts.backend if entry.facts is not None else ""
-        if not backend or (pod["metadata"].get("annotations") or {}).get(PLACED_ON):
+        if not backend or (pod["metadata"].get("annotations") or {}).get(PLACED_ON) == backend:
             return {}
         return {PLACED_ON: backend, ATTEMPT: str(entry.who.attempt)}
 

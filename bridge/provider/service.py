@@ -73,7 +73,10 @@ class Provider:
             await self._catch_up(known, request)
             return _accepted(known, ())
         manifest = _manifest(request.manifest, identity)
-        backends = self._eligible(manifest, request.recorded.backend or _found_on(known))
+        if known is None and request.recorded.backend:
+            self._look_elsewhere(manifest, request.recorded.backend)
+        # Where it was found it stays, whatever was recorded.
+        backends = self._eligible(manifest, _found_on(known) or request.recorded.backend)
         record = Record(identity, request=request, manifest=manifest)
         record.generation = request.generation
         self._remember(record, request.recorded)
@@ -269,6 +272,18 @@ class Provider:
             found = f'found "{recorded}"; the backends are: {", ".join(backends)}'
             raise Invalid(violations=[Violation("recorded.backend", found)])
         return [backend]
+
+    def _look_elsewhere(self, manifest: Manifest, recorded: str) -> None:
+        """Unavailable as long as a pod which is said to have been placed may be on another backend:
+        anybody who may change the pod can change that record."""
+        backends = self._tracker.backends
+        try:
+            others = self._eligible(manifest, "")
+        except Invalid:
+            others = tuple(backends.values())
+        unlisted = [one.name for one in others if one.name != recorded and not one.synced.is_set()]
+        if unlisted:
+            raise Unavailable(f"waiting for {', '.join(unlisted)} to be listed")
 
     def _placed(self, pod: pod_pb2.PodIdentity) -> tuple[Identity, Backend]:
         """Who a pod is to its backend, once that has it. Invalid, NotFound."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from support import virtual
 from support.paper import Cloud, PaperAdapter
 from test_loop import World, a_pod, a_world, exit_code
@@ -114,6 +115,39 @@ def test_a_volume_whose_config_map_has_gone_stays_as_it_is_and_holds_back_nothin
             assert failed["status"]["reason"] == "DeadlineExceeded"
             assert failed["status"]["observedGeneration"] == 2
             assert len(sent) == count
+
+    virtual.run(story())
+
+
+@pytest.mark.parametrize("edited", ["paper1", "nowhere"])
+def test_an_edited_record_of_the_backend_is_written_anew(edited: str) -> None:
+    async def story() -> None:
+        async with a_world(c0=(300, 3)) as world:
+            await world.start_provider(backends=2)
+            pod = a_pod("one")
+            world.store.add_pod(pod)
+            await world.phase("one", "Running")
+
+            def says(backend: str | None = None) -> str:
+                current = now(world, pod)
+                annotations = dict(current["metadata"]["annotations"])
+                if backend is not None:
+                    annotations["podbridge.io/placed-on"] = backend
+                    metadata = {**current["metadata"], "annotations": annotations}
+                    world.store._replace({**current, "metadata": metadata})
+                return str(annotations["podbridge.io/placed-on"])
+
+            placed = says()
+            says(edited)
+            await asyncio.sleep(1)
+            assert says() == placed
+            await world.kill_provider()
+            says(edited)
+            await asyncio.sleep(1)
+            await world.start_provider(backends=2)
+            assert exit_code(await world.phase("one", "Failed")) == 3
+            assert says() == placed
+            assert world.sky.launches == ["one"]
 
     virtual.run(story())
 

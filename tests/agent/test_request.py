@@ -81,7 +81,7 @@ async def test_an_added_container_has_an_environment() -> None:
         "spec": {"containers": [{"name": "c"}], "ephemeralContainers": [debug]},
     }
     cluster: Any = Secrets({})
-    request = await Builder(cluster).update(pod, pod_pb2.PodIdentity(uid="u"))
+    request = await Builder(cluster).update(pod, pod_pb2.PodIdentity(uid="u"), filled=True)
     names = {one.container: [each.name for each in one.variables] for one in request.environment}
     assert names == {"c": [], "debug": ["A"]}
 

@@ -242,6 +242,45 @@ def test_nothing_is_created_before_the_backend_was_listed() -> None:
     virtual.run(story())
 
 
+@pytest.mark.parametrize("edited", ["other", "nowhere"])
+@pytest.mark.parametrize("takes", [0.0, 5.0])
+def test_a_pod_stays_where_it_is_whatever_its_record_was_made_to_say(
+    edited: str, takes: float
+) -> None:
+    async def story() -> None:
+        here, there = cloud(c0=(1000, 0)), cloud()
+        pod = a_pod()
+        async with serving(here) as (provider, watcher):
+            await provider.create_pod(asked(pod))
+            await watcher.until("one", runs)
+        # Both sides have started anew; the backend that has it may be the last to be listed.
+        here.list_takes = takes
+        backends = [
+            Backend(PaperAdapter(one, name), {})
+            for one, name in ((there, "other"), (here, "paper"))
+        ]
+        provider = Provider(Tracker(backends, clock=virtual.clock))
+        watcher = Watcher(provider)
+        tasks = [asyncio.create_task(provider.run()), asyncio.create_task(watcher.follow())]
+        request = asked(pod)
+        request.recorded.backend, request.recorded.started = edited, True
+        await asyncio.sleep(1)
+        if takes:
+            with pytest.raises(Unavailable, match="waiting for paper to be listed"):
+                await provider.create_pod(request)
+            await asyncio.sleep(takes)
+        answer = await provider.create_pod(request)
+        assert answer.accepted.backend == "paper"
+        await asyncio.sleep(60)
+        assert runs(watcher.facts["one"])
+        assert (here.launches, there.launches) == (["one"], [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    virtual.run(story())
+
+
 def test_a_pod_that_vanishes_is_lost_only_after_two_lists() -> None:
     async def story() -> None:
         sky = cloud()
@@ -406,6 +445,7 @@ def test_a_bad_request_is_refused_by_field(
         async with serving(sky) as (provider, _):
             request = asked(a_pod())
             change(request)
+            await provider.settled()
             with pytest.raises(Invalid) as refused:
                 await provider.create_pod(request)
             assert any(field in one.field for one in refused.value.violations)
