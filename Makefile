@@ -51,6 +51,7 @@ check: $(STAMP)  ## format, lint, types, import rules, generated files up to dat
 	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@$(BIN)/python tools/generate.py --check
 	@$(BIN)/python tools/capability_matrix.py --check
+	@$(BIN)/python helper/build.py --check
 
 format: $(STAMP) ## format and mend what can be mended
 	@$(BIN)/ruff format -q .

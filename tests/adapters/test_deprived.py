@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,9 @@ from engine_kit import IMAGE, EngineBench, engine_address
 
 from adapters.engine import Options, make
 from adapters.engine.deprived import Deprived
+from bridge.helper.program import machine_of, pinned
 from bridge.workload import Container, Observed, Running, Waiting, Workload
+from helper.build import build, digest
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +67,15 @@ def says_started(observed: Observed) -> bool:
 
 def has_begun(observed: Observed) -> bool:
     return not any(isinstance(one.state, Waiting) for one in observed.containers)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helper() -> None:
+    """The program, built where it is not yet."""
+    if shutil.which("go") is None:
+        pytest.skip("no go on PATH")
+    assert pinned()["sources"] == digest(), "python helper/build.py --pin"
+    build(machine_of(platform.machine()))
 
 
 @pytest.fixture(autouse=True)
