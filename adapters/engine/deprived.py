@@ -199,7 +199,7 @@ class Deprived:
     async def stop(self, identity: Identity, grace: float) -> None:
         """Begins to end it."""
         await self._group.end_launch(identity, forget=False)
-        if await self._tunnels.stop(identity, grace):
+        if grace > 0 and await self._tunnels.stop(identity, grace):
             # The engine's own signal would tell them of their pod's grace, which may be another.
             await self._engine.kill_later(identity, grace + _SLACK)
             return
