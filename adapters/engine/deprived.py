@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -32,12 +33,14 @@ from bridge.helper.program import program
 from bridge.helper.record import LONGEST, Record, read
 from bridge.helper.tunnel import Tunnels
 from bridge.helper.wrap import INSTALL, OURS, WATCH, Process, place_of, wrap
-from bridge.workload import Files, Identity, Key, Observed, Workload
+from bridge.workload import Exit, Files, Identity, Key, Observed, Workload
 
 _YOUNG = 60.0
 """Seconds for which a group that is not whole is taken for one that another provider makes."""
 _SLACK = 5.0
 """Seconds beyond a pod's own grace before the engine kills what is left: the helper's record."""
+_SETTLED, _AGAIN = 10.0, 0.2
+"""Seconds after which an engine has written all of a log, and between looks until then."""
 _LIFETIME = timedelta(days=7)
 """How long a pod's own certificate is good."""
 _WORDS = 1024
@@ -169,7 +172,14 @@ class Deprived:
             said = helpers.record if helpers is not None else None
             return view.observed(group, said, final=False)
         if key not in self._records:
-            self._records[key] = await self._record(group.identity)
+            found = await self._record(group.identity)
+            if found is None and _may_be_short(group):
+                # Until its log is whole the end is not known.
+                loop = asyncio.get_running_loop()
+                loop.call_later(_AGAIN, self._engine.notices.tell, group.identity)
+                own = [one for one in group.containers if not one.name.startswith(OURS)]
+                return view.observed(replace(group, containers=tuple(own)), None, final=False)
+            self._records[key] = found
             first = group.container(INSTALL)
             if self._records[key] is None and first is not None:
                 self._failures[key] = await self._tail(group.identity, INSTALL, _WORDS)
@@ -264,6 +274,14 @@ class Deprived:
         """Replaces the content of these volumes, each at once. NotFound, Unavailable."""
         group = await self._engine.group_of(identity)
         await self._tunnels.update_files(identity, [place_of(one, group) for one in volumes])
+
+
+def _may_be_short(group: Observed) -> bool:
+    """Whether `watch` came to its own end, so recently that its log may not be whole."""
+    watch = group.container(WATCH)
+    if watch is None or not isinstance(watch.state, Exit) or watch.state.code:
+        return False
+    return time.time() < watch.state.finished_at + _SETTLED
 
 
 def _names(workload: Workload) -> list[Violation]:
