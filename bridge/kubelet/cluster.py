@@ -108,6 +108,7 @@ class ApiCluster:
         self._names: dict[tuple[str, str], str] = {}
         self._inbox = _Inbox()
         self._following: asyncio.Task[None] | None = None
+        self._listed_once = asyncio.Event()
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._deleting: set[str] = set()
         self._references = References(client, self._references_changed)
@@ -141,6 +142,13 @@ class ApiCluster:
     def problem(self) -> str:
         """Why nothing is heard of pods at the moment; empty: all is well."""
         return self._watching.problem
+
+    async def listed(self, patience: float) -> bool:
+        """Whether the pods are known, once they are or that many seconds are over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._listed_once.wait()
+        return self._listed_once.is_set()
 
     def find(self, namespace: str, name: str, uid: str = "") -> Manifest | None:
         """The pod of that name (and UID), as last heard."""
@@ -336,6 +344,7 @@ class ApiCluster:
                     self._changed(inbox, change)
                     continue
                 self._listed(inbox, change, tell_all=not synced)
+                self._listed_once.set()
                 if not synced:
                     inbox.put("", PodEvent("SYNCED", {}))
                     synced = True

@@ -1,4 +1,4 @@
-"""What the HTTPS API tells of the node itself: its pods, its health, its settings, its numbers."""
+"""What the HTTPS API tells of the node itself: its pods, its settings, its numbers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PIECE = 256 * 1024
 
 
 class NodeInfo:
-    """Answers /pods, /runningpods/, /healthz, /configz and /metrics.
+    """Answers /pods, /runningpods/, /configz and /metrics.
 
-    `problem` says why the node is ill; empty: it is well. `calls` counts calls to the API server by
+    `calls` counts calls to the API server by
     (verb, resource, code), as `ApiClient.calls` does.
     """
 
@@ -34,14 +34,12 @@ class NodeInfo:
         pods: Pods,
         node: str,
         *,
-        problem: Callable[[], str],
         calls: Mapping[Call, int],
         configuration: Mapping[str, Any],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._pods = pods
         self._node = node
-        self._problem = problem
         self._calls = calls
         self._configuration = configuration
         self._started = clock()
@@ -57,12 +55,6 @@ class NodeInfo:
         return await _pod_list(
             request, (short for pod in self._pods.all() if (short := running(pod)) is not None)
         )
-
-    async def healthz(self, _: web.Request) -> web.StreamResponse:
-        """GET /healthz."""
-        if problem := self._problem():
-            raise web.HTTPInternalServerError(text=f"healthz check failed: {problem}\n")
-        return web.Response(text="ok")
 
     async def configz(self, _: web.Request) -> web.StreamResponse:
         """GET /configz."""

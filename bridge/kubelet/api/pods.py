@@ -18,6 +18,9 @@ _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerSt
 class Pods(Protocol):
     """The pods of this node. `bridge.kubelet.cluster.ApiCluster` knows them."""
 
+    async def listed(self, patience: float) -> bool:
+        """Whether they are known, once they are or that many seconds are over."""
+
     def find(self, namespace: str, name: str, uid: str = "") -> Manifest | None:
         """The pod of that name, and of that UID where one is given."""
 

@@ -18,6 +18,7 @@ from bridge.kubelet.api.auth import Gatekeeper, Reviews
 from bridge.kubelet.api.door import FAREWELL, Door
 from bridge.kubelet.api.exec import Commands
 from bridge.kubelet.api.forward import Forwards
+from bridge.kubelet.api.health import Health
 from bridge.kubelet.api.logs import Logs
 from bridge.kubelet.api.node import NodeInfo
 from bridge.kubelet.api.pods import Pods
@@ -29,6 +30,9 @@ from bridge.kubelet.client import Call
 PORT = 10250
 REQUESTS = 1024
 """Requests at once, logs and streams that go on included. More are told to come again."""
+PATIENCE = 5.0
+"""Seconds that a request about pods waits for the first list of them: where another replica has
+just taken the node over, that takes no longer."""
 SHORT = 64
 """Room besides those for requests that are answered at once."""
 
@@ -44,6 +48,8 @@ class _Route(NamedTuple):
     methods: tuple[str, ...] = ("GET",)
     subresources: tuple[str, ...] = _PROXY
     """Of `nodes`: one of them must be allowed. They are asked for in this order."""
+    about_pods: bool = True
+    """Whether nothing can be said there before the node's pods are known."""
 
 
 class KubeletApi:
@@ -68,17 +74,20 @@ class KubeletApi:
         calls: Mapping[Call, int] | None = None,
         configuration: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
+        patience: float = PATIENCE,
     ) -> None:
         self._address = address
+        self._patience = patience
         self._port = port
         self._context = context
         self._live: LiveContext | None = None
         self._gate = Gatekeeper(reviews, clock=clock)
         self._configuration = {"address": address, "port": port, **(configuration or {})}
+        self._pods = pods
+        self._health = Health(problem)
         self._info = NodeInfo(
             pods,
             node,
-            problem=problem,
             calls={} if calls is None else calls,
             configuration=self._configuration,
             clock=clock,
@@ -87,7 +96,7 @@ class KubeletApi:
         self._commands = Commands(pods, provider)
         self._forwards = Forwards(pods, provider)
         self._stats = Stats(Meters(pods, provider, cluster, node, clock=clock), node)
-        self._needs: dict[web.AbstractRoute, tuple[str, ...]] = {}
+        self._needs: dict[web.AbstractRoute, _Route] = {}
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
         self._serving: dict[asyncio.Task[Any], web.Request] = {}
@@ -167,7 +176,7 @@ class KubeletApi:
         for route in self._routes():
             for method in route.methods:
                 added = app.router.add_route(method, route.path, route.handler)
-                self._needs[added] = route.subresources
+                self._needs[added] = route
         return app
 
     def _routes(self) -> list[_Route]:
@@ -179,24 +188,28 @@ class KubeletApi:
             _Route(f"/portForward/{pod}/{{uid}}", self._forwards.forward, both),
             _Route("/stats/summary", self._stats.summary, both, ("stats",)),
             _Route("/metrics/resource", self._stats.resource, subresources=("metrics",)),
-            _Route("/metrics", info.metrics, subresources=("metrics",)),
+            _Route("/metrics", info.metrics, subresources=("metrics",), about_pods=False),
             _Route("/pods", info.pods, subresources=("pods", "proxy")),
-            _Route("/healthz", info.healthz, subresources=("healthz", "proxy")),
-            _Route("/configz", info.configz, subresources=("configz", "proxy")),
+            _Route("/configz", info.configz, ("GET",), ("configz", "proxy"), False),
+            _Route("/healthz", self._health.all, ("GET",), ("healthz", "proxy"), False),
         ]
         for handler, word in ((self._commands.exec, "exec"), (self._commands.attach, "attach")):
             routes += [
                 _Route(f"/{word}/{pod}/{{container}}", handler, both),
                 _Route(f"/{word}/{pod}/{{uid}}/{{container}}", handler, both),
             ]
+        for path in self._health.paths:
+            routes.append(_Route(path, self._health.one, ("GET",), ("healthz", "proxy"), False))
         for path in ("/runningpods", "/runningpods/"):
             routes.append(_Route(path, info.running_pods, subresources=("pods", "proxy")))
         # What is not there is told to those who might have it if it were.
         for word, subresource in (("stats", "stats"), ("metrics", "metrics")):
             path = f"/{word}/{{rest:.*}}"
-            routes.append(_Route(path, _absent, tuple(_METHODS), (subresource,)))
+            routes.append(_Route(path, _absent, tuple(_METHODS), (subresource,), False))
+        rest = "/healthz/{rest:.*}"
+        routes.append(_Route(rest, _absent, ("GET",), ("healthz", "proxy"), False))
         for path in ("/logs", "/logs/{rest:.*}"):
-            routes.append(_Route(path, _no_node_logs, tuple(_METHODS), ("log",)))
+            routes.append(_Route(path, _no_node_logs, tuple(_METHODS), ("log",), False))
         return routes
 
     @web.middleware
@@ -209,7 +222,8 @@ class KubeletApi:
         self._serving[task] = request
         try:
             user = await self._gate.authenticate(request, live.current)
-            needs = self._needs.get(request.match_info.route, _PROXY)
+            route = self._needs.get(request.match_info.route)
+            needs = _PROXY if route is None else route.subresources
             await self._gate.authorize(user, request.method, needs)
             # Whoever follows logs keeps nobody from asking how the node is.
             room = REQUESTS + (SHORT if _is_short(request.path) else 0)
@@ -219,6 +233,15 @@ class KubeletApi:
                 )
             if request.match_info.http_exception is None:
                 self._info.requests[request.method, request.path.split("/", 2)[1]] += 1
+            if (
+                route is not None
+                and route.about_pods
+                and not await self._pods.listed(self._patience)
+            ):
+                # Whoever was told that a pod is not there might believe it.
+                raise web.HTTPServiceUnavailable(
+                    text="the pods of this node are not known yet", headers={"Retry-After": "1"}
+                )
             return await handler(request)
         except web.HTTPException as refusal:
             if refusal.status in {401, 403}:

@@ -175,6 +175,13 @@ class FakePods:
 
     def __init__(self, *pods: dict[str, Any]) -> None:
         self.list = list(pods)
+        self.known = asyncio.Event()
+        self.known.set()
+
+    async def listed(self, patience: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.known.wait(), patience)
+        return self.known.is_set()
 
     def find(self, namespace: str, name: str, uid: str = "") -> dict[str, Any] | None:
         for pod in self.list:

@@ -229,3 +229,24 @@ async def test_the_same_node_starts_again(tmp_path: Path) -> None:
             assert await node.get("/healthz") == (200, "ok")
             await node.api.stop()
             await node.api.start()
+
+
+ABOUT_PODS = ["/pods", "/runningpods/", "/stats/summary", f"/containerLogs/{PATH}/c"]
+
+
+async def test_who_asks_before_the_pods_are_known_waits_and_is_not_told_that_there_are_none(
+    node: Rig, tmp_path: Path
+) -> None:
+    node.adapter.logged(b"a line\n", None)
+    node.pods.known.clear()
+    asking = [asyncio.create_task(node.get(path)) for path in ABOUT_PODS]
+    # What is not about pods is told meanwhile.
+    for path in ("/healthz", "/configz", "/metrics"):
+        assert (await node.get(path))[0] == 200
+    assert not any(one.done() for one in asking)
+    node.pods.known.set()
+    assert [code for code, _ in await asyncio.gather(*asking)] == [200] * len(asking)
+    async with rig(tmp_path, patience=0.05) as other:
+        other.pods.known.clear()
+        for path in ABOUT_PODS:
+            assert await other.get(path) == (503, "the pods of this node are not known yet")

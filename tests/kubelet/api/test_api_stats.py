@@ -358,8 +358,20 @@ def test_a_running_pod() -> None:
 async def test_health(node: Rig) -> None:
     assert await node.get("/healthz") == (200, "ok")
     node.health = "the lease was not renewed for 20 s"
-    text = "healthz check failed: the lease was not renewed for 20 s\n"
-    assert await node.get("/healthz") == (500, text)
+    said = "[+]ping ok\n[+]log ok\n[-]syncloop failed: reason withheld\n"
+    assert await node.get("/healthz") == (500, f"{said}healthz check failed\n")
+    why = "internal server error: the lease was not renewed for 20 s\n"
+    assert await node.get("/healthz/syncloop") == (500, why)
+    for path in ("/healthz/ping", "/healthz/log", "/healthz?exclude=syncloop"):
+        assert await node.get(path) == (200, "ok")
+    node.health = ""
+    assert await node.get("/healthz/syncloop") == (200, "ok")
+    verbose = "[+]ping ok\n[+]log excluded: ok\n[+]syncloop ok\nhealthz check passed\n"
+    assert await node.get("/healthz?verbose&exclude=log") == (200, verbose)
+    code, text = await node.get("/healthz?verbose=1&exclude=etcd")
+    assert code == 200
+    assert 'cannot be excluded: no matches for "etcd"\n' in text
+    assert (await node.get("/healthz/etcd"))[0] == 404
 
 
 async def test_settings(tmp_path: Path) -> None:
