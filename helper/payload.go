@@ -318,7 +318,8 @@ func checkTree(tree Tree) error {
 	}
 	for _, one := range tree.Files {
 		if one.Path == "" || path.IsAbs(one.Path) || path.Clean(one.Path) != one.Path ||
-			one.Path == "." || one.Path == ".." || strings.HasPrefix(one.Path, "../") || strings.ContainsRune(one.Path, 0) {
+			one.Path == "." || one.Path == ".." || strings.HasPrefix(one.Path, "../") || strings.ContainsRune(one.Path, 0) ||
+			tree.Atomic && strings.HasPrefix(one.Path, "..") {
 			return fail(exitPayload, "payload: trees: %q is no path of a file", one.Path)
 		}
 	}

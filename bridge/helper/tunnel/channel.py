@@ -82,9 +82,9 @@ class SessionChannel:
         text = b""
         while not text.endswith(b"\n"):
             piece = await self._held.read()
+            text += piece
             if not piece or len(text) > PIECE:
                 raise Unavailable("the helper does not say how it ended")
-            text += piece
         return messages.exit_code(text)
 
     async def write(self, data: bytes) -> None:
@@ -147,9 +147,9 @@ async def joined(
         status, text = await held.answered(), b""
         while not text.endswith(b"\n"):
             piece = await held.read()
+            text += piece
             if not piece or len(text) > PIECE:
                 break
-            text += piece
         if status != 200:
             raise messages.refusal(status, text)
         # What has ended at once has said so as well.
