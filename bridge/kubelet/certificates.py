@@ -18,7 +18,6 @@ import contextlib
 import hashlib
 import ipaddress
 import os
-import ssl
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -251,18 +250,6 @@ def _is_ip(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def into(context: ssl.SSLContext, pair: Pair) -> None:
-    """Has a TLS context show the pair. From memory: `ssl` reads only files, and a key must lie in
-    none that others could open."""
-    handle = os.memfd_create("certificate")
-    try:
-        with os.fdopen(os.dup(handle), "wb") as stream:
-            stream.write(pair.certificate + pair.key)
-        context.load_cert_chain(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
 
 
 class Store:

@@ -25,12 +25,13 @@ from typing import Protocol
 from bridge.config.values import SecretRef
 from bridge.errors import BridgeError, Invalid, NotFound, Unauthorized, Unavailable, Violation
 from bridge.kubelet import credentials as loading
-from bridge.kubelet.certificates import Pair, Store, check_life, client, into, pair_of
+from bridge.kubelet.certificates import Pair, Store, check_life, client, pair_of
 from bridge.kubelet.client import ApiClient
 from bridge.kubelet.credentials import Credentials
 from bridge.kubelet.rotation import Announce, obtain
 from bridge.pods import Manifest
 from bridge.times import rfc3339
+from bridge.tls import show
 
 KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -163,7 +164,7 @@ class _Shown:
         # Loaded anew: a context that is in use elsewhere must not get another certificate.
         made = self._base().tls()
         if made is not None:
-            into(made, pair)
+            show(made, pair.certificate, pair.key)
         return made
 
 

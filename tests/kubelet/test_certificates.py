@@ -31,7 +31,6 @@ from bridge.kubelet.certificates import (
     Wanted,
     check_life,
     client,
-    into,
     new_key,
     pair_of,
     self_signed,
@@ -41,6 +40,7 @@ from bridge.kubelet.certificates import (
 from bridge.kubelet.client import AlreadyExists
 from bridge.kubelet.identity import serving_pair
 from bridge.kubelet.rotation import PATH, CertificateKeeper, obtain, rotation
+from bridge.tls import show
 
 DAY = 86400.0
 
@@ -259,7 +259,7 @@ async def test_a_self_signed_one_serves() -> None:
     pair = self_signed("n", ("n.example.com",), ("127.0.0.1",))
     assert pair.hosts == {"n", "n.example.com", "127.0.0.1"}
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    into(context, pair)
+    show(context, pair.certificate, pair.key)
     server = await asyncio.start_server(
         lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context
     )

@@ -23,7 +23,7 @@ from kubelet.test_certificates import AUTHORITY, csr_of
 
 from bridge.errors import BridgeError, Invalid, NotFound, Unauthorized, Unavailable
 from bridge.kubelet import credentials as loading
-from bridge.kubelet.certificates import Store, into, serving
+from bridge.kubelet.certificates import Store, serving
 from bridge.kubelet.client import Forbidden
 from bridge.kubelet.credentials import Credentials, from_kubeconfig
 from bridge.kubelet.identity import (
@@ -35,6 +35,7 @@ from bridge.kubelet.identity import (
     server_version,
     serving_pair,
 )
+from bridge.tls import show
 
 UID = "0c8b4c3e-2f4d-4a53-9d0c-5f1f3f1d2a4b"
 CSRS = "certificatesigningrequests"
@@ -80,7 +81,8 @@ async def test_the_version() -> None:
 
 def server_tls() -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    into(made, AUTHORITY.pair("api", time.time() - 60, wanted=serving("api", (), ("127.0.0.1",))))
+    pair = AUTHORITY.pair("api", time.time() - 60, wanted=serving("api", (), ("127.0.0.1",)))
+    show(made, pair.certificate, pair.key)
     made.load_verify_locations(cadata=AUTHORITY.pem.decode())
     made.verify_mode = ssl.CERT_OPTIONAL
     return made

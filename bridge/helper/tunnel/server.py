@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -16,11 +15,12 @@ from typing import cast
 from bridge.adapter import Channel, Usage
 from bridge.errors import BridgeError, NotFound, Unavailable
 from bridge.helper import payload
-from bridge.helper.keys import SERVER_NAME, Authority, Pair, pod_of
+from bridge.helper.keys import SERVER_NAME, Authority, pod_of
 from bridge.helper.payload import Tree
 from bridge.helper.record import Record
 from bridge.helper.tunnel.http2 import Http2
 from bridge.helper.tunnel.link import Link
+from bridge.tls import show
 from bridge.workload import Identity, Key, Running
 
 _log = logging.getLogger(__name__)
@@ -313,7 +313,8 @@ class Tunnels:
         """A new certificate, where the old one has lived half of its life."""
         now = datetime.now(UTC)
         if now.timestamp() >= self._renew_at:
-            _show(self._context, self._authority.server(now, _OWN))
+            pair = self._authority.server(now, _OWN)
+            show(self._context, pair.certificate, pair.key)
             self._renew_at = (now + _OWN / 2).timestamp()
 
 
@@ -323,17 +324,6 @@ async def _usage(link: Link) -> Usage | None:
             cpu, memory = await link.usage()
             return Usage(link.who.container, time.time(), cpu, memory)
     return None
-
-
-def _show(context: ssl.SSLContext, pair: Pair) -> None:
-    """From memory: `ssl` reads only files, and a key must lie in none that others could open."""
-    handle = os.memfd_create("certificate")
-    try:
-        with os.fdopen(os.dup(handle), "wb") as stream:
-            stream.write(pair.certificate + pair.key)
-        context.load_cert_chain(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
 
 
 class _Door(asyncio.Protocol):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ssl
 
 from bridge.errors import Invalid
-from bridge.kubelet.certificates import Pair, into
+from bridge.kubelet.certificates import Pair
+from bridge.tls import show
 
 
 def server_context(pair: Pair, client_ca: bytes = b"") -> ssl.SSLContext:
@@ -19,7 +20,7 @@ def server_context(pair: Pair, client_ca: bytes = b"") -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     # A resumed session is one whose certificate nobody verifies anew.
     context.num_tickets = 0
-    into(context, pair)
+    show(context, pair.certificate, pair.key)
     if client_ca.strip():
         try:
             context.load_verify_locations(cadata=client_ca.decode("ascii"))
