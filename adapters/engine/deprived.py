@@ -8,9 +8,12 @@ helper's, in the containers: what works here works on any cloud that runs groups
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +38,8 @@ from bridge.helper.tunnel import Tunnels
 from bridge.helper.wrap import INSTALL, OURS, WATCH, Process, place_of, wrap
 from bridge.workload import Exit, Files, Identity, Key, Observed, Workload
 
+_log = logging.getLogger(__name__)
+
 _YOUNG = 60.0
 """Seconds for which a group that is not whole is taken for one that another provider makes."""
 _SLACK = 5.0
@@ -43,6 +48,9 @@ _SETTLED, _AGAIN = 10.0, 0.2
 """Seconds after which an engine has written all of a log, and between looks until then."""
 _LIFETIME = timedelta(days=7)
 """How long a pod's own certificate is good."""
+_PORTS = (16384, 16384)
+"""The first, and how many: below those that connections going out take on most machines."""
+_TRIES = 32
 _WORDS = 1024
 """Bytes of what a failed install wrote that are shown."""
 
@@ -83,21 +91,37 @@ class Deprived:
         self._image = await self._own.reference()
         self._engine.launcher.images.own.add(self._image)
         self._tunnels = Tunnels(kept.secret)
-        listen = self._options.helper_listen
-        try:
-            _, port = await self._tunnels.start(listen, self._options.helper_port or kept.port)
-        except OSError:
-            if self._options.helper_port:
-                raise Unavailable(
-                    f"port {self._options.helper_port} of {listen} is taken"
-                ) from None
-            # Of the helpers that dial the old port nothing is heard until their pods are over.
-            _, port = await self._tunnels.start(listen, 0)
-        if not kept.port:
-            kept.with_port(port)
+        port = await self._listen(kept)
         host = self._options.helper_address or await self._gateway()
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._hearing = asyncio.create_task(self._hear(), name=f"helpers of {self.name}")
+
+    async def _listen(self, kept: helper_state.HelperState) -> int:
+        """The port for helpers: the one that is configured, or the one of last time, which stays
+        the one to come back to."""
+        listen = self._options.helper_listen
+        if configured := self._options.helper_port:
+            try:
+                await self._tunnels.start(listen, configured)
+            except OSError:
+                raise Unavailable(f"port {configured} of {listen} is taken") from None
+            return configured
+        for port in (kept.port, *(_PORTS[0] + secrets.randbelow(_PORTS[1]) for _ in range(_TRIES))):
+            if not port:
+                continue
+            with contextlib.suppress(OSError):
+                await self._tunnels.start(listen, port)
+                if not kept.port:
+                    kept.with_port(port)
+                return port
+            if port == kept.port:
+                _log.warning(
+                    "%s: port %d is taken: helpers that run already will not be heard until their"
+                    " pods are over",
+                    self.name,
+                    port,
+                )
+        raise Unavailable(f"no free port for helpers on {listen}: say helper_port")
 
     async def _gateway(self) -> str:
         """The machine's own address in the network of the pods."""
@@ -256,15 +280,33 @@ class Deprived:
         self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> Channel:
         """Starts a command. NotFound, Invalid, Unavailable: no helper is connected."""
-        return await self._tunnels.exec(identity, container, command, stdin=stdin, tty=tty)
+        async with self._reached(identity, container):
+            return await self._tunnels.exec(identity, container, command, stdin=stdin, tty=tty)
 
     async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
         """Joins the container's process. NotFound, Unavailable."""
-        return await self._tunnels.attach(identity, container, stdin=stdin)
+        async with self._reached(identity, container):
+            return await self._tunnels.attach(identity, container, stdin=stdin)
 
     async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
         """One TCP connection to the pod. NotFound, Unavailable."""
-        return await self._tunnels.dial(identity, port, inside=inside)
+        async with self._reached(identity):
+            return await self._tunnels.dial(identity, port, inside=inside)
+
+    @asynccontextmanager
+    async def _reached(self, identity: Identity, container: str = "") -> AsyncIterator[None]:
+        """What is no longer connected because it has ended is NotFound."""
+        try:
+            yield
+        except Unavailable:
+            found = await self._engine.look(identity)
+            if found is None:
+                raise NotFound(f"no pod {identity.uid}") from None
+            shown = await self._view(found)
+            state = shown.container(container)
+            if shown.ended or (container and (state is None or isinstance(state.state, Exit))):
+                raise NotFound(f"{container or 'the pod'} does not run") from None
+            raise
 
     async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
         """By pod UID, of the pods whose helpers are connected."""

@@ -10,7 +10,7 @@ pods that another process runs hears of their containers late: what it asks for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any
 
 from adapters.engine import names
@@ -20,8 +20,9 @@ from bridge.errors import NotFound
 from bridge.workload import Identity, Key
 
 _TRIES = 4
-"""Lists that are asked for, where each fails since a container has gone meanwhile."""
-_VANISHED = "no such container"
+"""Looks at most, where each fails since something went meanwhile."""
+_LEFT_OUT, _GOING = "no such container", "no such process"
+"""Podman's words, with status 500: of a list, and of a container whose process is just ending."""
 
 
 class Sight:
@@ -101,17 +102,23 @@ class Sight:
         return found
 
     async def _listing(self, filters: Mapping[str, Any]) -> Any:
-        """The engine's list. Podman's fails where a container goes while it is made."""
-        for _ in range(_TRIES - 1):
-            try:
-                return await self._engine.containers(filters)
-            except Refused as error:
-                if _VANISHED not in error.message:
-                    raise
-        return await self._engine.containers(filters)
+        return await _again(_LEFT_OUT, lambda: self._engine.containers(filters))
 
     async def _inspect(self, container: str) -> Entry | None:
+        url = f"containers/{part(container)}/json"
         try:
-            return inspected(await self._engine.call("GET", f"containers/{part(container)}/json"))
+            return inspected(await _again(_GOING, lambda: self._engine.call("GET", url)))
         except NotFound:
             return None
+
+
+async def _again(words: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """An answer of the engine. Podman fails, with those words, where something goes while it looks:
+    it is asked again, a few times."""
+    for _ in range(_TRIES - 1):
+        try:
+            return await ask()
+        except Refused as error:
+            if words not in error.message:
+                raise
+    return await ask()

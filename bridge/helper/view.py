@@ -12,6 +12,7 @@ from bridge.helper.wrap import INSTALL, OURS, WATCH
 from bridge.workload import ContainerState, Exit, Observed, Running, Waiting
 
 UNKNOWN = "ContainerStatusUnknown"
+START_ERROR = "StartError"
 _LOST = "its helper ended without a record"
 
 
@@ -78,11 +79,20 @@ def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -
 def _unsaid(cloud: ContainerState, group: Observed, over: bool, installing: str) -> ContainerState:
     """A container of which the helper has said nothing."""
     if not over:
-        return cloud
+        return _unheard(cloud, group)
     at = max(
         (one.state.finished_at for one in group.containers if isinstance(one.state, Exit)),
         default=group.accepted_at or 0.0,
     )
     if installing:
-        return replace(cloud, state=Exit(128, at, "StartError", message=installing))
+        return replace(cloud, state=Exit(128, at, START_ERROR, message=installing))
     return replace(cloud, state=Exit(137, at, UNKNOWN, message=_LOST))
+
+
+def _unheard(cloud: ContainerState, group: Observed) -> ContainerState:
+    """While the helper may still say how a container ended, the cloud's own words are no end: they
+    have no message and perhaps another code. But what never started has no helper in it."""
+    if not isinstance(cloud.state, Exit) or cloud.state.reason == START_ERROR:
+        return cloud
+    at = cloud.state.started_at or group.accepted_at or cloud.state.finished_at
+    return replace(cloud, state=Running(at))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from contract import (
     until,
     workload,
 )
+from support.channels import drained, reads, soon
 
 from bridge.adapter import Adapter, Attach, Channel, Containers, Dial, Exec, Size, Stats, Usage
 from bridge.errors import Invalid, NotFound, Unavailable
@@ -33,49 +33,13 @@ from bridge.workload import Container, EmptyDir, Exit, Mount, Role, Workload
 MIB = 1024 * 1024
 _STILL = 5
 """Looks at something that no longer changes."""
-_ECHOES = 'while read line; do echo "got $line"; done; echo over; exit 4'
+ECHOES = 'while read line; do echo "got $line"; done; echo over; exit 4'
 
 
 def has(adapter: Adapter, ability: type) -> None:
     """Skips the case where the adapter does not have that ability."""
     if not isinstance(adapter, ability):
         pytest.skip(f"{adapter.type} has no {ability.__name__}")
-
-
-async def drained(channel: Channel) -> tuple[bytes, bytes, int]:
-    """All that comes, and the exit code."""
-    found = {"stdout": bytearray(), "stderr": bytearray()}
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            name, data = await channel.read()
-            if not name:
-                assert data == b""
-                break
-            assert 0 < len(data) <= 32 * 1024
-            found[name] += data
-        code = await channel.wait()
-    await channel.close()
-    return bytes(found["stdout"]), bytes(found["stderr"]), code
-
-
-async def reads(channel: Channel, end: bytes) -> bytes:
-    """What comes on stdout until it ends so."""
-    found = b""
-    async with asyncio.timeout(PATIENCE):
-        while not found.endswith(end):
-            name, data = await channel.read()
-            assert name == "stdout", (name, found)
-            found += data
-    return found
-
-
-async def soon(true: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until that is so."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            if await true():
-                return
-            await asyncio.sleep(0.01)
 
 
 class Rig:
@@ -126,7 +90,7 @@ def _resident() -> int:
 
 
 class ExecContract:
-    """Commands in a running container."""
+    """Commands in a running container: where, and how they end."""
 
     @pytest.mark.parametrize("code", [0, 3, 255])
     async def test_exec_ends_with_its_own_code(self, bench: Bench, code: int) -> None:
@@ -137,6 +101,45 @@ class ExecContract:
     async def test_exec_that_dies_of_a_signal(self, bench: Bench, number: int) -> None:
         one = await rig(bench, Exec)
         assert (await drained(await one.sh(f"kill -{number} $$")))[2] == 128 + number
+
+    async def test_exec_where_nothing_runs(self, bench: Bench) -> None:
+        one = await rig(bench, Exec)
+        with pytest.raises(NotFound):
+            await one.exec("true", name="other")
+        with pytest.raises(NotFound):
+            await Rig(bench, one.adapter, workload(who=identity())).exec("true")
+        await one.adapter.stop(one.who, 0)
+        await exit_of(one.adapter, one.who)
+        with pytest.raises(NotFound):
+            await one.exec("true")
+
+    @pytest.mark.parametrize("command", ["no-such-program", "/no/such/program", "/etc"])
+    async def test_exec_of_what_cannot_be_started(self, bench: Bench, command: str) -> None:
+        one = await rig(bench, Exec)
+        with pytest.raises(Invalid, match=command) as caught:
+            await one.exec(command)
+        assert "Traceback" not in caught.value.message
+        assert await one.says("echo still here") == b"still here\n"
+
+    async def test_exec_after_the_provider_started_again(self, bench: Bench) -> None:
+        one = await rig(bench, Exec)
+        if not bench.survives:
+            pytest.skip("nothing survives its provider here")
+        await one.adapter.close()
+        again = Rig(bench, await bench.adapter(), one.pod)
+        await bench.reachable(again.adapter, one.who)
+        assert await again.says("echo again") == b"again\n"
+
+    async def test_exec_of_a_container_that_ends(self, bench: Bench) -> None:
+        one = await rig(bench, Exec)
+        channel = await one.sh("echo begun; exec sleep 1000")
+        await reads(channel, b"begun\n")
+        await one.adapter.stop(one.who, 0)
+        assert await drained(channel) == (b"", b"", 137)
+
+
+class ExecStreamsContract:
+    """What goes to and fro between a command and its caller."""
 
     async def test_exec_keeps_stderr_apart(self, bench: Bench) -> None:
         one = await rig(bench, Exec)
@@ -263,50 +266,17 @@ class ExecContract:
         await soon(gone)
         assert await find(one.adapter, one.who) is not None
 
-    async def test_exec_where_nothing_runs(self, bench: Bench) -> None:
-        one = await rig(bench, Exec)
-        with pytest.raises(NotFound):
-            await one.exec("true", name="other")
-        with pytest.raises(NotFound):
-            await Rig(bench, one.adapter, workload(who=identity())).exec("true")
-        await one.adapter.stop(one.who, 0)
-        await exit_of(one.adapter, one.who)
-        with pytest.raises(NotFound):
-            await one.exec("true")
-
-    @pytest.mark.parametrize("command", ["no-such-program", "/no/such/program", "/etc"])
-    async def test_exec_of_what_cannot_be_started(self, bench: Bench, command: str) -> None:
-        one = await rig(bench, Exec)
-        with pytest.raises(Invalid, match=command) as caught:
-            await one.exec(command)
-        assert "Traceback" not in caught.value.message
-        assert await one.says("echo still here") == b"still here\n"
-
-    async def test_exec_after_the_provider_started_again(self, bench: Bench) -> None:
-        one = await rig(bench, Exec)
-        if not bench.survives:
-            pytest.skip("nothing survives its provider here")
-        again = Rig(bench, await bench.adapter(), one.pod)
-        assert await again.says("echo again") == b"again\n"
-
     async def test_many_execs_at_once(self, bench: Bench) -> None:
         one = await rig(bench, Exec)
         said = await asyncio.gather(*(one.says(f"echo {number}") for number in range(20)))
         assert said == [b"%d\n" % number for number in range(20)]
-
-    async def test_exec_of_a_container_that_ends(self, bench: Bench) -> None:
-        one = await rig(bench, Exec)
-        channel = await one.sh("echo begun; exec sleep 1000")
-        await reads(channel, b"begun\n")
-        await one.adapter.stop(one.who, 0)
-        assert await drained(channel) == (b"", b"", 137)
 
 
 class AttachContract:
     """The streams of a container's own process."""
 
     async def test_attach_feeds_and_hears(self, bench: Bench) -> None:
-        one = await rig(bench, Attach, container("sh", "-c", _ECHOES, stdin=True))
+        one = await rig(bench, Attach, container("sh", "-c", ECHOES, stdin=True))
         first, second = await one.attach(stdin=True), await one.attach()
         await first.write(b"a\n")
         assert await reads(first, b"got a\n") == b"got a\n"
@@ -323,7 +293,7 @@ class AttachContract:
         assert await drained(third) == (b"", b"", 137)
 
     async def test_stdin_once_ends_with_its_first_attachment(self, bench: Bench) -> None:
-        one = await rig(bench, Attach, container("sh", "-c", _ECHOES, stdin=True, stdin_once=True))
+        one = await rig(bench, Attach, container("sh", "-c", ECHOES, stdin=True, stdin_once=True))
         hearing = await one.attach()
         feeding = await one.attach(stdin=True)
         await feeding.write(b"a\n")
@@ -335,7 +305,7 @@ class AttachContract:
 
     async def test_a_container_without_stdin_reads_its_end(self, bench: Bench) -> None:
         adapter = await bench.adapter()
-        pod = workload(container("sh", "-c", _ECHOES))
+        pod = workload(container("sh", "-c", ECHOES))
         await bench.launch(adapter, pod)
         assert (await exit_of(adapter, pod.identity)).code == 4
 
@@ -359,7 +329,7 @@ class AttachContract:
         assert await log(one.adapter, one.who, stream="stdout") == said + b"\r\n"
 
     async def test_leaving_does_not_end_the_container(self, bench: Bench) -> None:
-        one = await rig(bench, Attach, container("sh", "-c", _ECHOES, stdin=True))
+        one = await rig(bench, Attach, container("sh", "-c", ECHOES, stdin=True))
         channel = await one.attach(stdin=True)
         await channel.close()
         await channel.close()
@@ -475,11 +445,14 @@ async def _usage(one: Rig) -> Usage | None:
     return found[0] if found else None
 
 
-class StreamsContract(ExecContract, AttachContract, DialContract, StatsContract):
+class StreamsContract(
+    ExecContract, ExecStreamsContract, AttachContract, DialContract, StatsContract
+):
     """The suite. Subclass it in a module that has a fixture `bench`."""
 
     async def test_an_ephemeral_container_joins_a_running_pod(self, bench: Bench) -> None:
         one = await rig(bench, Exec)
+        has(one.adapter, Containers)
         assert isinstance(one.adapter, Containers)
         debug = container(
             "sh",

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import contract
 import pytest
-from contract import Bench, container, workload
+from contract import (
+    Bench,
+    RealContract,
+    container,
+    exit_of,
+    is_running,
+    log,
+    until,
+    workload,
+)
 from support import engine
 
 from adapters.engine import Adapter, Options
 from adapters.engine.client import Engine, part
 from adapters.engine.names import OWNER
 from bridge.errors import BridgeError
-from bridge.workload import Identity, Observed, Workload
+from bridge.workload import Identity, Observed, Running, Workload
 
 IMAGE = engine.BUSYBOX
 """What containers of tests run."""
+
+
+@pytest.fixture(autouse=True)
+def image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contract's containers run an image that is there."""
+    monkeypatch.setattr(contract, "IMAGE", IMAGE)
 
 
 def engine_address() -> str:
@@ -170,3 +187,37 @@ class EngineBench(Bench):
             await self._engine.close()
         assert not problems, problems
         assert not left_over, left_over
+
+
+class EngineContract(RealContract):
+    """The suite, with what is exact where real images run."""
+
+    async def test_facts_are_whole(self, bench: Bench) -> None:
+        adapter = await bench.adapter()
+        pod = bench.endless()
+        await bench.launch(adapter, pod)
+        observed = await until(adapter, pod.identity, is_running)
+        assert observed.identity == pod.identity
+        assert observed.accepted_at is not None
+        assert not observed.ended
+        assert observed.pod_ips
+        assert observed.host_ips
+        state = observed.containers[0]
+        assert isinstance(state.state, Running)
+        assert state.state.started_at >= observed.accepted_at - 1
+        # The engine's own name, as a node of a cluster has it.
+        assert re.fullmatch(r"(docker|podman)://[0-9a-f]{64}", state.container_id)
+        assert state.image == IMAGE
+        assert re.search(r"@sha256:[0-9a-f]{64}$", state.image_id)
+
+    async def test_the_environment_is_exact(self, bench: Bench) -> None:
+        env = {"A": "1", "EMPTY": "", "SPACES": " a  b ", "LINES": "x\ny", "UTF": "\u00e9"}
+        pod = workload(container("env", "-0", env={**env, "PATH": "/bin"}), hostname="here")
+        adapter = await bench.adapter()
+        await bench.launch(adapter, pod)
+        await exit_of(adapter, pod.identity)
+        got = (await log(adapter, pod.identity)).decode().split("\0")[:-1]
+        found = dict(one.split("=", 1) for one in got)
+        assert found.pop("HOME") == "/root"
+        assert found.pop("HOSTNAME") == "here"
+        assert found == {**env, "PATH": "/bin"}

@@ -13,12 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import contract
 import pytest
 from contract import (
     PATIENCE,
     Bench,
-    RealContract,
     container,
     exit_of,
     find,
@@ -27,7 +25,14 @@ from contract import (
     until,
     workload,
 )
-from engine_kit import IMAGE, EngineBench, Line, engine_address
+from engine_kit import (  # noqa: F401 - the fixture `image`
+    IMAGE,
+    EngineBench,
+    EngineContract,
+    Line,
+    engine_address,
+    image,
+)
 from support import engine
 
 from adapters.engine import Adapter, Options
@@ -40,25 +45,11 @@ from bridge.workload import (
     Port,
     Resources,
     Role,
-    Running,
     Security,
     Waiting,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contract's containers run that image here."""
-    plain = contract.container
-
-    def made(*command: str, **more: Any) -> Container:
-        return replace(plain(*command, **more), image=IMAGE)
-
-    monkeypatch.setattr(contract, "container", made)
-    monkeypatch.setattr("engine_kit.container", made)
-    monkeypatch.setitem(globals(), "container", made)
 
 
 @pytest.fixture
@@ -68,42 +59,12 @@ async def bench() -> AsyncIterator[EngineBench]:
     await made.close()
 
 
-class TestEngine(RealContract):
-    async def test_facts_are_whole(self, bench: Bench) -> None:
-        adapter = await bench.adapter()
-        pod = bench.endless()
-        await bench.launch(adapter, pod)
-        observed = await until(adapter, pod.identity, is_running)
-        assert observed.identity == pod.identity
-        assert observed.accepted_at is not None
-        assert not observed.ended
-        assert observed.pod_ips
-        assert observed.host_ips
-        state = observed.containers[0]
-        assert isinstance(state.state, Running)
-        assert state.state.started_at >= observed.accepted_at - 1
-        # The engine's own name, as a node of a cluster has it.
-        assert re.fullmatch(r"(docker|podman)://[0-9a-f]{64}", state.container_id)
-        assert state.image == IMAGE
-        assert re.search(r"@sha256:[0-9a-f]{64}$", state.image_id)
-
+class TestEngine(EngineContract):
     async def test_signals(self, bench: Bench) -> None:
         # Process 1 of a container cannot kill itself: here that is the pause container's.
         pod = workload(container("sh", "-c", "kill -9 $$"), share_processes=True)
         _, end = await self.finish(bench, pod)
         assert (end.code, end.signal, end.reason) == (137, 9, "Error")
-
-    async def test_the_environment_is_exact(self, bench: Bench) -> None:
-        env = {"A": "1", "EMPTY": "", "SPACES": " a  b ", "LINES": "x\ny", "UTF": "\u00e9"}
-        pod = workload(container("env", "-0", env={**env, "PATH": "/bin"}), hostname="here")
-        adapter = await bench.adapter()
-        await bench.launch(adapter, pod)
-        await exit_of(adapter, pod.identity)
-        got = (await log(adapter, pod.identity)).decode().split("\0")[:-1]
-        found = dict(one.split("=", 1) for one in got)
-        assert found.pop("HOME") == "/root"
-        assert found.pop("HOSTNAME") == "here"
-        assert found == {**env, "PATH": "/bin"}
 
 
 async def finish(bench: EngineBench, one: Container, **more: Any) -> tuple[Exit, str]:

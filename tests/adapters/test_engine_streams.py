@@ -15,8 +15,9 @@ from typing import Any
 import contract
 import pytest
 from contract import PATIENCE, container, exit_of, log
-from contract_streams import Rig, StreamsContract, drained, rig, soon
-from engine_kit import IMAGE, EngineBench, engine_address
+from contract_streams import Rig, StreamsContract, rig
+from engine_kit import IMAGE, EngineBench, engine_address, image  # noqa: F401 - a fixture
+from support.channels import drained, soon
 
 from adapters.engine import amounts, dial, duplex, entries, stats, streams
 from adapters.engine.entries import Entry
@@ -24,23 +25,10 @@ from adapters.engine.logs import FileReader
 from adapters.engine.logs import logs as read_logs
 from bridge.adapter import Exec, LogOptions, Logs, Resizes, Stats
 from bridge.errors import Invalid, NotFound, Unavailable
-from bridge.workload import Container, Resources
+from bridge.workload import Resources
 
 slow = pytest.mark.slow
 _MIB = 1024 * 1024
-
-
-@pytest.fixture(autouse=True)
-def image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contract's containers run that image here."""
-    plain = contract.container
-
-    def made(*command: str, **more: Any) -> Container:
-        return replace(plain(*command, **more), image=IMAGE)
-
-    for place in ("contract", "contract_streams", "engine_kit"):
-        monkeypatch.setattr(f"{place}.container", made)
-    monkeypatch.setitem(globals(), "container", made)
 
 
 @pytest.fixture

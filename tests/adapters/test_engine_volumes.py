@@ -16,7 +16,7 @@ from typing import Any
 import contract
 import pytest
 from contract import container, exit_of, is_running, log, until, workload
-from engine_kit import IMAGE, EngineBench, engine_address
+from engine_kit import IMAGE, EngineBench, engine_address, image  # noqa: F401 - a fixture
 
 from adapters.engine import contents, hostpaths, mounts, names, subpaths, volumes
 from adapters.engine.client import Engine
@@ -24,7 +24,6 @@ from adapters.engine.launch import Launcher
 from bridge.adapter import Exec, Updates
 from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
 from bridge.workload import (
-    Container,
     EmptyDir,
     File,
     Files,
@@ -37,19 +36,6 @@ from bridge.workload import (
 )
 
 slow = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contract's containers run that image here."""
-    plain = contract.container
-
-    def made(*command: str, **more: Any) -> Container:
-        return replace(plain(*command, **more), image=IMAGE)
-
-    for place in ("contract", "engine_kit"):
-        monkeypatch.setattr(f"{place}.container", made)
-    monkeypatch.setitem(globals(), "container", made)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from contract import PATIENCE, container, exit_of, is_running, log, until, workload
-from contract_streams import MIB, Rig, StreamsContract, drained, reads, soon
+from contract_streams import MIB, Rig, StreamsContract
 from process_kit import ProcessBench, exists, keeper_of, text
+from support.channels import drained, reads, soon
 
 from adapters.process import adapter as adapter_module
 from adapters.process.keeper import files, guests

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from helper_kit import IDENTITY, KEY, PATIENCE, workload
-from tunnel_kit import drained, listening, reads, settings, soon
+from support.channels import drained, reads, soon
+from tunnel_kit import listening, settings
 
 from bridge.adapter import Channel, Size
 from bridge.helper.payload import Settings, Tree, encode, install_payload, run_payload

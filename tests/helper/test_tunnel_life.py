@@ -17,17 +17,8 @@ from pathlib import Path
 
 import pytest
 from helper_kit import IDENTITY, PATIENCE, Make, container
-from tunnel_kit import (
-    DAY,
-    SECRET,
-    drained,
-    gone,
-    listening,
-    rig,
-    settings,
-    soon,
-    state_of,
-)
+from support.channels import drained, soon
+from tunnel_kit import DAY, SECRET, gone, listening, rig, settings, state_of
 
 from bridge.errors import Invalid, Unavailable
 from bridge.helper.keys import SERVER_NAME, Authority

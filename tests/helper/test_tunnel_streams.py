@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from helper_kit import IDENTITY, PATIENCE, Make, container
-from tunnel_kit import MIB, drained, gone, reads, resident, rig, soon
+from support.channels import drained, reads, soon
+from tunnel_kit import MIB, gone, resident, rig
 
 from bridge.adapter import Size
 from bridge.errors import Invalid, NotFound, Unavailable

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from helper_kit import IDENTITY, PATIENCE, Make, Pod
+from support.channels import drained
 
 from bridge.adapter import Channel
 from bridge.helper.payload import Tunnel
@@ -90,38 +91,6 @@ async def rig(make: Make, *containers: Container, **more: Any) -> AsyncIterator[
         yield made
         # While the provider still listens: a helper that is killed leaves nothing to wait for.
         await asyncio.to_thread(pod.close)
-
-
-async def drained(channel: Channel) -> tuple[bytes, bytes, int]:
-    found = {"stdout": bytearray(), "stderr": bytearray()}
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            name, data = await channel.read()
-            if not name:
-                break
-            found[name] += data
-        code = await channel.wait()
-    await channel.close()
-    return bytes(found["stdout"]), bytes(found["stderr"]), code
-
-
-async def reads(channel: Channel, end: bytes) -> bytes:
-    """What comes on stdout until it ends so."""
-    found = b""
-    async with asyncio.timeout(PATIENCE):
-        while not found.endswith(end):
-            name, data = await channel.read()
-            assert name == "stdout", (name, data, found)
-            found += data
-    return found
-
-
-async def soon(true: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            if await true():
-                return
-            await asyncio.sleep(0.01)
 
 
 def resident(pid: int) -> int:

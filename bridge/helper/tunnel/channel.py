@@ -159,5 +159,6 @@ async def joined(
             http, held, messages.session(first), connection=connection, wants_input=wants_input
         )
     except BaseException:
+        # Whoever asked may have been cancelled: nobody would close what the helper has begun.
         held.abandon()
         raise

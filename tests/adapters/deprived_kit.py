@@ -1,0 +1,73 @@
+"""A place for `engine` adapters that have the helper."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import is_running, until
+from engine_kit import EngineBench
+
+from adapters.engine import Options, make
+from adapters.engine.deprived import Deprived
+from bridge.helper.program import machine_of, pinned
+from bridge.workload import ContainerState, Exit, Identity, Observed, Running, Workload
+from helper.build import build, digest
+
+
+class DeprivedBench(EngineBench):
+    """The same place, with adapters that have the helper."""
+
+    caught = 0
+
+    def __init__(self, address: str, state: Path) -> None:
+        super().__init__(address)
+        self.state = state
+
+    async def adapter(self, address: str = "") -> Any:
+        options = Options(
+            host=address or self.address,
+            owner=self.owner,
+            helper="always",
+            helper_state=str(self.state),
+        )
+        made = make("engine", options)
+        await made.open()
+        self._made.append(made)  # type: ignore[arg-type]
+        assert isinstance(made, Deprived)
+        return made
+
+    async def launch(self, adapter: Any, pod: Workload) -> None:
+        """A group begins by itself, and takes its time."""
+        await adapter.run(pod)
+        await until(adapter, pod.identity, has_begun)
+
+    async def reachable(self, adapter: Any, who: Identity) -> None:
+        """Its helpers come back by themselves."""
+        await until(adapter, who, says_started)
+
+
+def says_started(observed: Observed) -> bool:
+    """Whether the helper itself says so, and not the engine alone."""
+    return is_running(observed) and observed.containers[0].started is True
+
+
+def has_begun(observed: Observed) -> bool:
+    """Whether each container has ended, or its helper says that it runs."""
+    return all(isinstance(one.state, Exit) or says_running(one) for one in observed.containers)
+
+
+def says_running(one: ContainerState) -> bool:
+    return isinstance(one.state, Running) and one.started is not None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helper() -> None:
+    """The program, built where it is not yet."""
+    if shutil.which("go") is None:
+        pytest.skip("no go on PATH")
+    assert pinned()["sources"] == digest(), "python helper/build.py --pin"
+    build(machine_of(platform.machine()))
