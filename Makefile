@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance parity fuzz helper lock clean help
+.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance conformance-helper parity fuzz helper lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
@@ -74,6 +74,11 @@ cluster: control-plane ## runs that with a virtual node until Ctrl-C; ON=engine 
 conformance: $(STAMP) ## Kubernetes' own end-to-end tests on a node with engine; writes docs/conformance.md
 	@$(BIN)/python -m tools.control_plane.build --e2e
 	@$(BIN)/python -m tools.conformance --report docs/conformance.md
+
+conformance-helper: $(STAMP) ## the same where pods have only the helper; writes docs/conformance-helper.md
+	@$(BIN)/python -m tools.control_plane.build --e2e
+	@$(BIN)/python helper/build.py
+	@$(BIN)/python -m tools.conformance --helper --report docs/conformance-helper.md
 
 parity: $(STAMP) ## the same manifests on a real kubelet and on engine, compared; writes docs/parity.md
 	@$(BIN)/python -m tools.parity --report docs/parity.md

@@ -10,7 +10,7 @@ storage bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -53,6 +53,15 @@ class RestartPolicy(StrEnum):
     ALWAYS = "Always"
     ON_FAILURE = "OnFailure"
     NEVER = "Never"
+
+
+class HelperUse(StrEnum):
+    """Whether the helper is in a pod's containers (docs/helper.md)."""
+
+    AUTO = "auto"
+    """As the backend is configured, or where the pod needs it."""
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +345,16 @@ class Workload:
     """Seconds after a container's start at which the backend ends it even if nobody asks: what
     bounds the bill when we are gone. None: the backend has no way."""
     pull_credentials: tuple[PullCredential, ...] = ()
+    helper: HelperUse = HelperUse.AUTO
+    """What the pod's annotation `podbridge.io/helper` says."""
+
+    def paths(self) -> Iterator[tuple[str, Container]]:
+        """Each container with its place in the manifest: `spec.initContainers[0]`."""
+        counts: dict[str, int] = {}
+        for one in self.containers:
+            kind = _LISTS.get(one.role, "containers")
+            counts[kind] = number = counts.get(kind, -1) + 1
+            yield f"spec.{kind}[{number}]", one
 
     def container(self, name: str) -> Container:
         """The container of that name; KeyError where there is none."""
@@ -343,6 +362,13 @@ class Workload:
             if one.name == name:
                 return one
         raise KeyError(name)
+
+
+_LISTS = {
+    Role.INIT: "initContainers",
+    Role.SIDECAR: "initContainers",
+    Role.EPHEMERAL: "ephemeralContainers",
+}
 
 
 @dataclass(frozen=True, slots=True)

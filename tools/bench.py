@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_engine
+import bench_helper
 import bench_rpc
 import bench_streams
 import bench_virtual
@@ -91,6 +92,7 @@ PARTS: Sequence[Callable[[Mapping[str, str], Path], Iterator[Figure]]] = (
     bench_engine.exec_round_trip,
     bench_engine.pods_on_engine,
     bench_engine.quiet,
+    bench_helper.helper,
     bench_virtual.virtual_node,
 )
 

@@ -209,13 +209,14 @@ async def _execs(address: str) -> tuple[float, float]:
 async def _container(pods: Pods) -> str:
     """The engine's ID of the pod's container."""
     who = pods.made[0]
-    found = engine.call("GET", "/containers/json?filters=" + _label(who.uid))
+    found = engine.call("GET", "/containers/json?filters=" + label(who.uid))
     named = [one for one in found if one["Labels"].get("podbridge.io/container") == "main"]
     ident: str = named[0]["Id"]
     return ident
 
 
-def _label(uid: str) -> str:
+def label(uid: str) -> str:
+    """What finds a pod's containers, as it stands in a query."""
     return quote(json.dumps({"label": [f"podbridge.io/uid={uid}"]}))
 
 

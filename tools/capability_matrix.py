@@ -42,8 +42,13 @@ Cells = tuple[Support | None, ...]
 
 
 def tables() -> dict[str, Table]:
-    """The merged table of each backend type, by its name."""
-    return {name: merged(registry.module(name).Adapter) for name in registry.types()}
+    """The merged table of each backend type, by its name; and of what its options make of it."""
+    found: dict[str, Table] = {}
+    for name in registry.types():
+        module = registry.module(name)
+        for variant, adapter in getattr(module, "VARIANTS", {"": module.Adapter}).items():
+            found[", ".join(filter(None, (name, variant)))] = merged(adapter)
+    return found
 
 
 def render(columns: Mapping[str, Table]) -> str:

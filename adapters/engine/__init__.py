@@ -10,19 +10,25 @@ has no timer of its own.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from adapters.engine import discovery
 from adapters.engine.adapter import Adapter
 from adapters.engine.deprived import Deprived
 from adapters.engine.options import Options
 from bridge.errors import BridgeError
+from bridge.workload import HelperUse
 
-__all__ = ["Adapter", "Options", "make", "present"]
+__all__ = ["VARIANTS", "Adapter", "Options", "make", "present"]
+
+VARIANTS: Mapping[str, type[Adapter | Deprived]] = {"": Adapter, "helper: always": Deprived}
+"""What options make of the backend, in their words."""
 
 
 def make(name: str, options: Options) -> Adapter | Deprived:
     """The adapter that these options ask for."""
-    return Deprived(name, options) if options.helper == "always" else Adapter(name, options)
+    bare = options.helper is HelperUse.NEVER
+    return Adapter(name, options) if bare else Deprived(name, options)
 
 
 def present() -> str:

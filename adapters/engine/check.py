@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from adapters.engine import mounts
 from adapters.engine.client import Engine
 from bridge.errors import Violation
-from bridge.workload import Container, Role, Workload
+from bridge.workload import Workload
 
 _RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
 """The last one is what the engine's disk has; nothing there can be limited."""
@@ -30,29 +30,19 @@ def check(workload: Workload, engine: Engine) -> Sequence[Violation]:
 
 
 def _containers(workload: Workload) -> Iterator[Violation]:
-    numbers: dict[str, int] = {}
-    for one in workload.containers:
-        kind = _kind(one)
-        number = numbers.get(kind, 0)
-        numbers[kind] = number + 1
+    for path, one in workload.paths():
         for word in one.secret_words:
-            yield Violation(f"spec.{kind}[{number}].{word}", _IN_THE_OPEN)
+            yield Violation(f"{path}.{word}", _IN_THE_OPEN)
         for name in sorted({*one.resources.limits, *one.resources.requests} - _RESOURCES):
             yield Violation(
-                f"spec.{kind}[{number}].resources",
+                f"{path}.resources",
                 f"{name}: this engine gives cpu and memory, and no such resource",
             )
         if len(one.working_dir.encode()) > LONGEST_PATH:
             words = f"found {len(one.working_dir.encode())} bytes; allowed: at most {LONGEST_PATH}"
-            yield Violation(f"spec.{kind}[{number}].workingDir", words)
+            yield Violation(f"{path}.workingDir", words)
         if one.security.seccomp not in ("", "RuntimeDefault", "Unconfined"):
             yield Violation(
-                f"spec.{kind}[{number}].securityContext.seccompProfile.localhostProfile",
+                f"{path}.securityContext.seccompProfile.localhostProfile",
                 "there is no folder of seccomp profiles here: use RuntimeDefault or Unconfined",
             )
-
-
-def _kind(container: Container) -> str:
-    if container.role in (Role.INIT, Role.SIDECAR):
-        return "initContainers"
-    return "ephemeralContainers" if container.role is Role.EPHEMERAL else "containers"

@@ -22,20 +22,21 @@ from typing import ClassVar
 from adapters.engine import capabilities, helper_state
 from adapters.engine.adapter import Adapter
 from adapters.engine.client import part
-from adapters.engine.group import Group
+from adapters.engine.group import Group, is_whole
 from adapters.engine.images import Image
 from adapters.engine.options import Options
 from adapters.engine.own_image import OwnImage
 from bridge.adapter import Channel, LogOptions, Rate, Support, Usage
-from bridge.errors import BridgeError, NotFound, Unavailable, Violation
+from bridge.errors import BridgeError, NotFound, Unavailable, Unsupported, Violation
 from bridge.helper import view
 from bridge.helper.keys import SECRET_LENGTH, pod_key
 from bridge.helper.logs import window, within
+from bridge.helper.need import lost, wraps
 from bridge.helper.payload import Settings
 from bridge.helper.program import program
 from bridge.helper.record import LONGEST, Record, read
 from bridge.helper.tunnel import Tunnels
-from bridge.helper.wrap import INSTALL, OURS, WATCH, Process, place_of, wrap
+from bridge.helper.wrap import INSTALL, OURS, WATCH, Process, bare, place_of, wrap
 from bridge.workload import Exit, Files, Identity, Key, Observed, Workload
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ _WORDS = 1024
 
 
 class Deprived:
-    """`helper: always`: Docker or Podman as the poorest cloud."""
+    """`helper: always` and `auto`: Docker or Podman as the poorest cloud."""
 
     type: ClassVar[str] = "engine"
     simulated: ClassVar[bool] = False
@@ -67,7 +68,7 @@ class Deprived:
         self.name = name
         self._options = options
         self._engine = Adapter(name, options)
-        self._group = Group(self._engine, self._prepare, first=INSTALL, essential=WATCH)
+        self._group = Group(self._engine, self._prepare)
         self.client = self._engine.client
         self._own = OwnImage(self.client, "helper", program)
         self._image = ""
@@ -150,13 +151,19 @@ class Deprived:
 
     def check(self, workload: Workload) -> Sequence[Violation]:
         """What cannot be done of it here."""
-        return [*self._engine.check(workload), *_names(workload)]
+        wrong = [*self._engine.check(workload), *_names(workload)]
+        return wrong if self._wraps(workload) else [*wrong, *lost(workload)]
+
+    def _wraps(self, workload: Workload) -> bool:
+        return wraps(workload, self._options.helper)
 
     async def run(self, workload: Workload) -> None:
         """Begins to launch it; where it is there, nothing more."""
         await self._group.run(workload)
 
     def _prepare(self, workload: Workload, images: Mapping[str, Image]) -> Workload:
+        if not self._wraps(workload):
+            return bare(workload)
         processes = {
             name: Process(image.entrypoint, image.cmd, image.stop_signal)
             for name, image in images.items()
@@ -182,7 +189,7 @@ class Deprived:
 
     def _is_whole(self, group: Observed) -> bool:
         """Or it is on its way in, here or from another provider, or was left half made."""
-        if group.container(WATCH) is not None:
+        if is_whole([one.name for one in group.containers]):
             return True
         made = group.accepted_at or 0.0
         return not self._group.has(group.identity) and time.time() > made + _YOUNG
@@ -190,6 +197,9 @@ class Deprived:
     async def _view(self, group: Observed) -> Observed:
         self._group.advance(group)
         key = group.identity.key
+        if not view.is_wrapped(group):
+            ended = all(isinstance(one.state, Exit) for one in group.containers)
+            return replace(group, ended=group.ended or ended)
         self._known[key] = group.identity
         if not view.is_over(group):
             helpers = self._tunnels.pod(key)
@@ -237,7 +247,9 @@ class Deprived:
             # The engine's own signal would tell them of their pod's grace, which may be another.
             await self._engine.kill_later(identity, grace + _SLACK)
             return
-        await self._engine.stop(identity, grace + _SLACK if grace > 0 else 0.0)
+        found = await self._engine.look(identity) if grace > 0 else None
+        slack = _SLACK if found is not None and view.is_wrapped(found) else 0.0
+        await self._engine.stop(identity, grace + slack)
 
     async def stop_sandbox(self, identity: Identity) -> None:
         """Lets go of the pod's namespaces, address and ports."""
@@ -302,6 +314,8 @@ class Deprived:
             found = await self._engine.look(identity)
             if found is None:
                 raise NotFound(f"no pod {identity.uid}") from None
+            if not view.is_wrapped(found):
+                raise Unsupported("the pod has no helper, which would have to do that") from None
             shown = await self._view(found)
             state = shown.container(container)
             if shown.ended or (container and (state is None or isinstance(state.state, Exit))):

@@ -1,8 +1,8 @@
 """Pods run whole, as a cloud runs a group of containers: nobody starts or restarts a single one.
 
 All images are there before anything is made, and all containers before the first is started: what
-was made says by itself how to go on, whoever looks. One container runs before all others, and one
-is the essential one, whose end ends the rest.
+was made says by itself how to go on, whoever looks. One container may run before all others, and
+one is the essential one, whose end ends the rest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from adapters.engine.adapter import Adapter
@@ -18,6 +18,7 @@ from adapters.engine.images import Image
 from adapters.engine.notices import Listener
 from adapters.engine.observe import Entry, Pod
 from bridge.errors import BridgeError
+from bridge.helper.wrap import INSTALL, WATCH
 from bridge.workload import (
     ContainerState,
     Exit,
@@ -50,15 +51,35 @@ class _Launch:
     """It goes no further."""
 
 
-class Group:
-    """Makes groups on an engine, and moves them on. `first` and `essential` are the names of the
-    containers that run before all others, and that end all others with them."""
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Which containers of a group are not like the others."""
 
-    def __init__(self, engine: Adapter, prepare: Prepare, *, first: str, essential: str) -> None:
+    first: str
+    """Runs before all others; empty: none does."""
+    essential: str
+    """Ends all others with its own end. It is made last."""
+
+
+def roles(names: Collection[str]) -> Roles:
+    """Those of the containers of a group, or of as many as have been made: the helper's are made
+    first and last; where it is not in a group, that is one container."""
+    if INSTALL in names:
+        return Roles(INSTALL, WATCH)
+    return Roles("", next(iter(names), ""))
+
+
+def is_whole(names: Collection[str]) -> bool:
+    """Whether all of a group has been made."""
+    return roles(names).essential in names
+
+
+class Group:
+    """Makes groups on an engine, and moves them on."""
+
+    def __init__(self, engine: Adapter, prepare: Prepare) -> None:
         self._engine = engine
         self._prepare = prepare
-        self._first = first
-        self._essential = essential
         self._launches: dict[Key, _Launch] = {}
         self._steps: dict[Key, asyncio.Task[None]] = {}
 
@@ -68,7 +89,7 @@ class Group:
         if key in self._launches:
             return
         pod = await self._engine.sight.pod(workload.identity)
-        if self._essential in pod.runs or key in self._launches:
+        if is_whole(pod.runs) or key in self._launches:
             return
         launch = self._launches[key] = _Launch(workload)
         launch.task = asyncio.create_task(self._launch(launch), name=f"launch {key[1]}")
@@ -171,8 +192,10 @@ class Group:
         await self._engine.launcher.run(made)
         self._engine.memory.making.add(workload.identity.key)
         # The essential one last: where it is there, everything is.
-        names = [one.name for one in made.containers if one.name != self._essential]
-        for name in (*names, self._essential):
+        names = [one.name for one in made.containers]
+        who = roles(names)
+        names = [one for one in names if one not in (who.first, who.essential)]
+        for name in (*([who.first] if who.first else []), *names, who.essential):
             if launch.stop.is_set():
                 return False
             await self._engine.launcher.start(made, name, 0, begin=False)
@@ -180,20 +203,25 @@ class Group:
             if pod.run(name, 0) is None:
                 return False
         self._engine.memory.waits.pop(workload.identity.key, None)
-        await self._engine.launcher.start(made, self._first, 0)
+        await self._engine.launcher.start(made, who.first or who.essential, 0)
         return True
 
     def advance(self, group: Observed) -> None:
         """Does in the background what is due for a group that is whole."""
-        first, last = group.container(self._first), group.container(self._essential)
-        if first is None or last is None or group.identity.key in self._steps:
+        who = roles([one.name for one in group.containers])
+        first, last = group.container(who.first), group.container(who.essential)
+        if last is None or group.identity.key in self._steps:
             return
-        others = [one for one in group.containers if one.name != self._first]
+        others = [one for one in group.containers if one.name != who.first]
+        waits = any(isinstance(one.state, Waiting) for one in others)
         if isinstance(last.state, Exit):
             if any(isinstance(one.state, Running) for one in others):
                 self._step(group.identity, self._end)
+        elif first is None:
+            if waits:
+                self._step(group.identity, self._begin)
         elif isinstance(first.state, Exit):
-            if first.state.code == 0 and any(isinstance(one.state, Waiting) for one in others):
+            if first.state.code == 0 and waits:
                 self._step(group.identity, self._begin)
         elif isinstance(first.state, Waiting):
             self._step(group.identity, self._begin_first)
@@ -213,10 +241,10 @@ class Group:
         await self._engine.stop(identity, _ESSENTIAL_GRACE)
 
     async def _begin_first(self, identity: Identity) -> None:
-        await self._begin_all(identity, lambda name: name == self._first)
+        await self._begin_all(identity, lambda name: name == INSTALL)
 
     async def _begin(self, identity: Identity) -> None:
-        await self._begin_all(identity, lambda name: name != self._first)
+        await self._begin_all(identity, lambda name: name != INSTALL)
 
     async def _begin_all(self, identity: Identity, wanted: Callable[[str], bool]) -> None:
         if identity.key in self._engine.memory.stopped:

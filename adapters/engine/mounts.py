@@ -17,7 +17,6 @@ from bridge.workload import (
     HostPath,
     Identity,
     Mount,
-    Role,
     Volume,
     Workload,
 )
@@ -52,21 +51,12 @@ def problems(engine: Engine, workload: Workload) -> list[Violation]:
     for index, volume in enumerate(workload.volumes):
         if isinstance(volume, HostPath) and engine.local and (words := hostpaths.problem(volume)):
             found.append(Violation(f"spec.volumes[{index}].hostPath", words))
-    numbers: dict[str, int] = {}
-    for container in workload.containers:
-        kind = _kind(container)
-        number = numbers[kind] = numbers.get(kind, -1) + 1
+    for path, container in workload.paths():
         for index, mount in enumerate(container.mounts):
             if mount.sub_path and not _fits(engine, volume_of(workload, mount)):
-                field = f"spec.{kind}[{number}].volumeMounts[{index}].subPath"
+                field = f"{path}.volumeMounts[{index}].subPath"
                 found.append(Violation(field, _NO_SUB_PATH))
     return found
-
-
-def _kind(container: Container) -> str:
-    if container.role in (Role.INIT, Role.SIDECAR):
-        return "initContainers"
-    return "ephemeralContainers" if container.role is Role.EPHEMERAL else "containers"
 
 
 def _fits(engine: Engine, volume: Volume) -> bool:

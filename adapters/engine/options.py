@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.workload import HelperUse
 
 
 class Options(BaseModel):
@@ -37,10 +37,11 @@ class Options(BaseModel):
     """Seconds that the engine may take for one answer. Default 120: a busy machine's slowest start
     of a container stays well below it."""
 
-    helper: Literal["never", "always"] = "never"
+    helper: HelperUse = HelperUse.NEVER
     """`always`: pods run as on a cloud that has nothing but groups of containers, with the helper
-    around each container (docs/helper.md). Slower to start, and of use to try what a pod will be
-    like there. Default: never, for the engine does all of it itself."""
+    around each container (docs/helper.md). `auto`: the same, with the helper only in pods that need
+    it. A pod's annotation podbridge.io/helper goes before both. Slower to start, and of use to try
+    what a pod will be like there. Default: never, for the engine does all of it itself."""
 
     helper_state: str = ""
     """Where the secret is kept by which pods' helpers are known after a restart. Default:

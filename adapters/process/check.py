@@ -9,14 +9,8 @@ from adapters.process import hostpaths
 from adapters.process.environment import environment
 from adapters.process.zygote import Isolation
 from bridge.errors import Violation
-from bridge.workload import Container, Files, HostPath, Mount, Role, Workload
+from bridge.workload import Container, Files, HostPath, Mount, Workload
 
-_LISTS = {
-    Role.INIT: "initContainers",
-    Role.SIDECAR: "initContainers",
-    Role.MAIN: "containers",
-    Role.EPHEMERAL: "ephemeralContainers",
-}
 _KERNEL = ("/proc", "/sys")
 """Where nothing can be made, because the kernel itself fills them."""
 _IN_THE_OPEN = (
@@ -28,13 +22,8 @@ _IN_THE_OPEN = (
 def check(workload: Workload, isolation: Isolation, path: str) -> list[Violation]:
     """Everything that cannot be done here, each with its field."""
     found: list[Violation] = []
-    counts: dict[str, int] = {}
-    for container in workload.containers:
-        kind = _LISTS[container.role]
-        index = counts.get(kind, 0)
-        counts[kind] = index + 1
-        one = _Check(workload, container, isolation, f"spec.{kind}[{index}]", path)
-        found.extend(one.all())
+    for at, container in workload.paths():
+        found.extend(_Check(workload, container, isolation, at, path).all())
     found.extend(_groups(workload, isolation))
     found.extend(_host_paths(workload))
     return found

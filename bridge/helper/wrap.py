@@ -83,6 +83,15 @@ def wrap(
     return made.done()
 
 
+def bare(workload: Workload) -> Workload:
+    """The pod without the helper: what a cloud runs by itself, once, and reads nothing out of."""
+    containers = (
+        replace(one, restart_policy=RestartPolicy.NEVER, termination_message_path="")
+        for one in workload.containers
+    )
+    return replace(workload, containers=tuple(containers), restart_policy=RestartPolicy.NEVER)
+
+
 class _Wrapping:
     def __init__(
         self, workload: Workload, images: Mapping[str, Process], settings: Settings, image: str

@@ -80,7 +80,6 @@ class ApiCluster:
         cluster: str,
         node: str,
         *,
-        recorder: Recorder | None = None,
         api_server: tuple[str, int] | None = None,
         allocatable: Callable[[], Mapping[str, str]] = dict,
         as_node: Callable[[], Manifest | None] | None = None,
@@ -89,7 +88,7 @@ class ApiCluster:
     ) -> None:
         self.id = cluster
         self.node = node
-        self.recorder = recorder or Recorder(client, node, clock=clock)
+        self.recorder = Recorder(client, node, clock=clock)
         self.on_references: Callable[[str], None] = self._tell_again
         self._client = client
         self._allocatable = allocatable

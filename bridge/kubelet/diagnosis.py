@@ -309,10 +309,8 @@ async def metrics(client: ApiClient) -> list[Finding]:
 # The provider.
 
 
-async def provider(
-    client: ProviderClient, cluster: str, node_: str, names: Sequence[str] = ()
-) -> list[Finding]:
-    """The provider's answer, and its backends; `names`: only of these. Errors of the call."""
+async def provider(client: ProviderClient, cluster: str, node_: str) -> list[Finding]:
+    """The provider's answer, and its backends. Errors of the call."""
     offer = await _offer(client, pb.WatchNodeRequest(cluster=cluster, node=node_))
     found = []
     said = f"answers: {offer.provider_version or 'no version is told'}"
@@ -321,15 +319,14 @@ async def provider(
         found.append(Finding("provider", "note", words))
     else:
         found.append(Finding("provider", "ok", said))
-    backends = [one for one in offer.backends if not names or one.name in names]
-    for one in backends:
+    for one in offer.backends:
         look = f"backend {one.name}"
         if one.ready:
             found.append(Finding(look, "ok", f"ready ({one.type})"))
         else:
             words = f"takes no pods ({one.type}): {one.message or 'no reason is told'}"
             found.append(Finding(look, "problem", words))
-    if not backends:
+    if not offer.backends:
         advice = "configure backends where the provider runs"
         found.append(Finding("provider", "problem", "it has no backends", advice))
     return found

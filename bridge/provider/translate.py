@@ -12,6 +12,7 @@ from typing import Any
 
 from bridge import quantity
 from bridge.errors import Invalid, Violation
+from bridge.helper import need
 from bridge.pods import Manifest
 from bridge.pods.defaults import default_pull_policy
 from bridge.pods.environment import expand, expand_text
@@ -23,6 +24,7 @@ from bridge.workload import (
     Container,
     Dns,
     EnvVar,
+    HelperUse,
     Mount,
     Port,
     PullCredential,
@@ -118,6 +120,16 @@ def _policy(value: Any, path: str, violations: list[Violation]) -> RestartPolicy
         return RestartPolicy.NEVER
 
 
+def _helper(annotations: Mapping[str, str], violations: list[Violation]) -> HelperUse:
+    said = annotations.get(need.ANNOTATION, HelperUse.AUTO)
+    try:
+        return HelperUse(said)
+    except ValueError:
+        words = f'found "{said}"; allowed: {", ".join(HelperUse)}'
+        violations.append(Violation(f"metadata.annotations[{need.ANNOTATION}]", words))
+        return HelperUse.AUTO
+
+
 def _containers(
     request: Request,
     spec: Manifest,
@@ -169,6 +181,7 @@ def _workload(
         generation=request.generation,
         labels=metadata.get("labels") or {},
         annotations=metadata.get("annotations") or {},
+        helper=_helper(metadata.get("annotations") or {}, violations),
         hostname=hostname,
         subdomain=subdomain,
         host_aliases=tuple(

@@ -14,7 +14,7 @@ from engine_kit import EngineBench
 from adapters.engine import Options, make
 from adapters.engine.deprived import Deprived
 from bridge.helper.program import machine_of, pinned
-from bridge.workload import ContainerState, Exit, Identity, Observed, Running, Workload
+from bridge.workload import ContainerState, Exit, HelperUse, Identity, Observed, Running, Workload
 from helper.build import build, digest
 
 
@@ -27,11 +27,11 @@ class DeprivedBench(EngineBench):
         super().__init__(address)
         self.state = state
 
-    async def adapter(self, address: str = "") -> Any:
+    async def adapter(self, address: str = "", use: str = "always") -> Any:
         options = Options(
             host=address or self.address,
             owner=self.owner,
-            helper="always",
+            helper=HelperUse(use),
             helper_state=str(self.state),
         )
         made = make("engine", options)

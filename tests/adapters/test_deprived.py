@@ -11,6 +11,7 @@ from contract import (
     Bench,
     container,
     exit_of,
+    is_running,
     log,
     until,
     workload,
@@ -18,7 +19,8 @@ from contract import (
 from deprived_kit import DeprivedBench, helper, says_started  # noqa: F401 - a fixture
 from engine_kit import EngineBench, EngineContract, engine_address, image  # noqa: F401 - a fixture
 
-from bridge.workload import Exit, Observed, RestartPolicy
+from bridge.errors import Unsupported
+from bridge.workload import Exit, HelperUse, Observed, RestartPolicy, Role
 
 pytestmark = pytest.mark.slow
 
@@ -71,3 +73,53 @@ class TestDeprived(EngineContract):
         written = await log(adapter, pod.identity)
         assert await exit_of(onlooker, pod.identity) == await exit_of(adapter, pod.identity)
         assert await log(onlooker, pod.identity) == written
+
+    async def test_a_pod_can_go_without_the_helper(self, bench: DeprivedBench) -> None:
+        adapter = await bench.adapter()
+        one = replace(
+            container("sh", "-c", "tr '\\0' '\\n' </proc/1/cmdline; sleep 0.2; exit 7"),
+            restart_policy=RestartPolicy.NEVER,
+        )
+        pod = replace(workload(one), helper=HelperUse.NEVER)
+        assert adapter.check(pod) == []
+        await adapter.run(pod)
+        assert (await exit_of(adapter, pod.identity)).code == 7
+        await until(adapter, pod.identity, lambda found: found.ended)
+        assert (await log(adapter, pod.identity)).startswith(b"sh\n-c\n")
+        with pytest.raises(Unsupported, match="no helper"):
+            await adapter.exec(pod.identity, "main", ["true"], stdin=False, tty=False)
+
+    async def test_a_pod_without_the_helper_is_stopped_and_removed(
+        self, bench: DeprivedBench
+    ) -> None:
+        adapter = await bench.adapter()
+        forever = bench.endless().containers[0]
+        pod = workload(replace(forever, restart_policy=RestartPolicy.NEVER))
+        pod = replace(pod, helper=HelperUse.NEVER)
+        await adapter.run(pod)
+        await until(adapter, pod.identity, is_running)
+        await adapter.stop(pod.identity, 30)
+        await until(adapter, pod.identity, lambda found: found.ended)
+        await adapter.delete(pod.identity)
+        assert await adapter.list() == []
+
+    async def test_what_the_helper_would_give_is_refused_without_it(
+        self, bench: DeprivedBench
+    ) -> None:
+        adapter = await bench.adapter()
+        sidecar = container("sleep", "1000", name="side", role=Role.SIDECAR)
+        pod = replace(workload(sidecar, container("true")), helper=HelperUse.NEVER)
+        fields = [one.field for one in adapter.check(pod)]
+        assert "spec.initContainers[0]" in fields
+        assert adapter.check(replace(pod, helper=HelperUse.AUTO)) == []
+
+    async def test_only_pods_that_need_the_helper_have_it(self, bench: DeprivedBench) -> None:
+        adapter = await bench.adapter(use="auto")
+        script = "tr '\\0' ' ' </proc/1/cmdline"
+        plain = replace(container("sh", "-c", script), restart_policy=RestartPolicy.NEVER)
+        needy = replace(plain, logs_as_message=True)
+        for one, first in ((plain, b"sh -c"), (needy, b"/podbridge/helper run")):
+            pod = workload(one)
+            await adapter.run(pod)
+            await exit_of(adapter, pod.identity)
+            assert (await log(adapter, pod.identity)).startswith(first)

@@ -18,6 +18,7 @@ from bridge.workload import (
     File,
     Files,
     GrpcAction,
+    HelperUse,
     HttpAction,
     Identity,
     Mount,
@@ -128,6 +129,15 @@ def test_a_containers_own_words() -> None:
     assert (workload.grace, workload.deadline, workload.start_time) == (0.0, 60.0, 5.0)
     assert workload.host_aliases == (("1.2.3.4", ("a", "b")),)
     assert (workload.labels, workload.annotations) == ({"l": "1"}, {"a": "2"})
+
+
+def test_a_pod_may_say_whether_the_helper_is_in_it() -> None:
+    manifest = pod()
+    manifest["metadata"]["annotations"] = {"podbridge.io/helper": "never"}
+    assert made(manifest).helper is HelperUse.NEVER
+    manifest["metadata"]["annotations"] = {"podbridge.io/helper": "allways"}
+    words = 'found "allways"; allowed: auto, always, never'
+    assert wrong(manifest) == {"metadata.annotations[podbridge.io/helper]": words}
 
 
 def test_containers_in_order_with_their_roles() -> None:

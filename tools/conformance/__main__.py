@@ -1,6 +1,7 @@
 """Run Kubernetes' own end-to-end tests on a node with the `engine` backend.
 
-Usage: python -m tools.conformance [--quick | --core | --focus REGEX | --idle] [--report FILE] ...
+Usage: python -m tools.conformance [--quick | --core | --focus REGEX | --idle] [--helper]
+       [--report FILE] ...
 
 Builds nothing: `python -m tools.control_plane.build --e2e` makes the programs. Exit code 0 where
 all is as known.yaml says, 1 where a test fails that should pass or passes that is known not to, 3
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--core", action="store_true", help="without the other controllers")
     what.add_argument("--focus", metavar="REGEX", help="just these, also others than ours")
     what.add_argument("--idle", action="store_true", help="on a node that runs nothing")
+    parser.add_argument("--helper", action="store_true", help="in pods with the helper alone")
     parser.add_argument("--procs", type=int, default=12, help="tests at a time (12)")
     parser.add_argument("--limit", type=float, help="seconds for all tests")
     parser.add_argument("--report", type=Path, help="write the table there, as Markdown")
@@ -71,13 +73,14 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
         _say("images")
         images.provide(programs["agnhost"])
     order = _order(given)
+    misses = known.misses(helper=given.helper)
     _say("control plane and node")
     began = time.monotonic()
-    with _cluster(folder, idle=given.idle) as plane:
+    with _cluster(folder, idle=given.idle, helper=given.helper) as plane:
         _say(f"tests, {order.procs} at a time; logs are in {folder}")
         began = time.monotonic()
         results = suite.run(plane, programs, order, folder / "tests", _say)
-        failed = known.judge(results, known.misses()).surprises
+        failed = known.judge(results, misses).surprises
         if not given.idle and 0 < len(failed) <= _AGAIN:
             _say(f"{len(failed)} that failed once more, with less beside them")
             names = suite.exactly([one.name for one in failed])
@@ -90,12 +93,12 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
         shutil.copy(folder / "tests" / "junit.xml", given.junit)
     if given.idle:
         return _keep_idle(results)
-    verdict = known.judge(results, known.misses())
+    verdict = known.judge(results, misses)
     for line in report.summary(results, verdict, seconds):
         _say(line)
     if given.report:
-        done = report.Run(results, plane.version, seconds, order.procs)
-        page = report.page(done, known.misses(), set(known.lines(known.IDLE)))
+        done = report.Run(results, plane.version, seconds, order.procs, given.helper)
+        page = report.page(done, misses, set(known.lines(known.IDLE)))
         given.report.write_text(page, "utf-8")
     return 0 if verdict.good else 1
 
@@ -111,7 +114,7 @@ def _order(given: argparse.Namespace) -> suite.Order:
 
 
 @contextlib.contextmanager
-def _cluster(folder: Path, *, idle: bool) -> Iterator[handle.ControlPlane]:
+def _cluster(folder: Path, *, idle: bool, helper: bool) -> Iterator[handle.ControlPlane]:
     """A control plane with one node."""
     # The node's certificate is its own: nobody here would approve another one.
     trusting = {API_SERVER: ["--kubelet-certificate-authority="]}
@@ -121,7 +124,7 @@ def _cluster(folder: Path, *, idle: bool) -> Iterator[handle.ControlPlane]:
                 yield plane
         else:
             owner = f"conformance-{uuid.uuid4().hex[:8]}"
-            with node.on_engine(plane, folder / "node", owner):
+            with node.on_engine(plane, folder / "node", owner, helper=helper):
                 yield plane
 
 

@@ -39,12 +39,12 @@ class NotReady(Exception):
 
 
 @contextlib.contextmanager
-def on_engine(plane: ControlPlane, folder: Path, owner: str) -> Iterator[Path]:
+def on_engine(plane: ControlPlane, folder: Path, owner: str, *, helper: bool) -> Iterator[Path]:
     """While this goes on the node is there, with the log of `podbridge up` at the path given.
     Afterwards no container of it is left."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "podbridge.yaml"
-    config.write_text(json.dumps(_config(plane, folder, owner)))
+    config.write_text(json.dumps(_config(plane, folder, owner, helper=helper)))
     command = [*MORTAL, sys.executable, "-m", "podbridge", "--config", str(config), "up"]
     log = folder / "node.log"
     environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
@@ -66,7 +66,7 @@ def on_engine(plane: ControlPlane, folder: Path, owner: str) -> Iterator[Path]:
         engine.remove(owner)
 
 
-def _config(plane: ControlPlane, folder: Path, owner: str) -> dict[str, object]:
+def _config(plane: ControlPlane, folder: Path, owner: str, *, helper: bool) -> dict[str, object]:
     backend = {
         "name": "engine",
         "type": "engine",
@@ -76,6 +76,8 @@ def _config(plane: ControlPlane, folder: Path, owner: str) -> dict[str, object]:
         "cpu": CORES,
         "memory": MEMORY,
     }
+    if helper:
+        backend |= {"helper": "always", "helper_state": str(folder / "helper")}
     node = {"name": NAME, "no_taint": True, "address": address(), "port": _free_port()}
     return {
         "apiVersion": "podbridge.io/v1",

@@ -9,10 +9,10 @@ from tools.conformance.known import Verdict
 from tools.conformance.suite import CORE, GROUPS, Result
 
 _HEAD = """\
-# Conformance
+# Conformance{title}
 
-Kubernetes' own end-to-end tests, on a node that is `podbridge up` with the `engine` backend.
-Written by `make conformance`; do not edit.
+Kubernetes' own end-to-end tests, on a node that is `podbridge up` with the `engine` backend{what}.
+Written by `make {target}`; do not edit.
 
 Kubernetes {version}, {procs} tests at a time, {minutes:.1f} minutes. What is run is all of the pod
 set that carries `[Conformance]`; the first four groups are what a node is judged by. No registry
@@ -26,6 +26,13 @@ The last column is what passes on a node that is Ready and runs nothing (pods th
 a minute fail there, so that the tests end): those tests ask the control plane only.
 """
 
+_HELPER = (
+    " with the helper",
+    " and its option\n`helper: always`: groups of containers, and all else is the helper's"
+    " (docs/helper.md)",
+    "conformance-helper",
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -36,6 +43,8 @@ class Run:
     """Kubernetes', as `v1.36.3`."""
     seconds: float
     procs: int
+    helper: bool
+    """In pods with nothing but the helper."""
 
 
 def summary(results: Sequence[Result], verdict: Verdict, seconds: float) -> Iterator[str]:
@@ -57,7 +66,15 @@ def _count(results: Sequence[Result], state: str) -> int:
 def page(run: Run, known: Mapping[str, str], idle: Collection[str]) -> str:
     """docs/conformance.md. `known`: why a test does not pass, by name. `idle`: the names of those
     that pass on a node that runs nothing."""
-    head = _HEAD.format(version=run.version, procs=run.procs, minutes=run.seconds / 60)
+    title, what, target = _HELPER if run.helper else ("", "", "conformance")
+    head = _HEAD.format(
+        version=run.version,
+        procs=run.procs,
+        minutes=run.seconds / 60,
+        title=title,
+        what=what,
+        target=target,
+    )
     parts = [head, "\n".join(_table(run.results, idle))]
     parts += ["\n".join(_failed(run.results, known)), "\n".join(_skipped(run.results))]
     parts += ["\n".join(_late(run.results)), "\n".join(_passed(run.results))]

@@ -31,7 +31,6 @@ FIRST_SERVICE = "10.0.0.1"
 """The address of the Service `kubernetes`."""
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 """The user that the API server is towards a kubelet."""
-METRICS_USER = "system:serviceaccount:kube-system:metrics-server"
 AUDIT_POLICY: Mapping[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",

@@ -188,9 +188,9 @@ def _size(amount: int) -> str:
 def _print_capabilities(backend: BackendConfig, output: str | None) -> None:
     from bridge.cli.output import print_table, print_value
     from bridge.provider.capabilities import merged
-    from bridge.provider.registry import module
+    from bridge.provider.registry import make
 
-    table = sorted(merged(module(backend.type).Adapter).items())
+    table = sorted(merged(make(backend)).items())
     if output in ("json", "yaml"):
         fields = [{"field": f, "level": one.level.value, "words": one.words} for f, one in table]
         print_value({"backend": backend.name, "type": backend.type, "fields": fields}, output)
