@@ -29,14 +29,16 @@ from adapters.engine.own_image import OwnImage
 from bridge.adapter import Channel, LogOptions, Rate, Support, Usage
 from bridge.errors import BridgeError, NotFound, Unavailable, Unsupported, Violation
 from bridge.helper import view
+from bridge.helper.commands import commands
 from bridge.helper.keys import SECRET_LENGTH, pod_key
 from bridge.helper.logs import window, within
 from bridge.helper.need import lost, wraps
 from bridge.helper.payload import Settings
-from bridge.helper.program import program
+from bridge.helper.program import machine_of, program
 from bridge.helper.record import LONGEST, Record, read
 from bridge.helper.tunnel import Tunnels
 from bridge.helper.wrap import INSTALL, OURS, WATCH, Process, bare, place_of, wrap
+from bridge.registry import RegistryClient
 from bridge.workload import Exit, Files, Identity, Key, Observed, Workload
 
 _log = logging.getLogger(__name__)
@@ -79,6 +81,10 @@ class Deprived:
         self._known: dict[Key, Identity] = {}
         self._records: dict[Key, Record | None] = {}
         self._failures: dict[Key, str] = {}
+        self._without: dict[Key, str] = {}
+        """Why a pod has no helper, of those that were to have one."""
+        asks = options.helper_images == "registry"
+        self._registry = RegistryClient() if asks else None
 
     async def open(self) -> None:
         """Finds the engine, and gives it the helper. Unavailable, Unauthorized, Invalid,
@@ -147,6 +153,8 @@ class Deprived:
             await asyncio.gather(self._hearing, return_exceptions=True)
             await self._tunnels.close()
         await self._group.close()
+        if self._registry is not None:
+            await self._registry.close()
         await self._engine.close()
 
     def check(self, workload: Workload) -> Sequence[Violation]:
@@ -161,13 +169,22 @@ class Deprived:
         """Begins to launch it; where it is there, nothing more."""
         await self._group.run(workload)
 
-    def _prepare(self, workload: Workload, images: Mapping[str, Image]) -> Workload:
+    async def _prepare(self, workload: Workload, images: Mapping[str, Image]) -> Workload:
         if not self._wraps(workload):
             return bare(workload)
-        processes = {
-            name: Process(image.entrypoint, image.cmd, image.stop_signal)
-            for name, image in images.items()
-        }
+        if self._registry is None:
+            processes: Mapping[str, Process] = {
+                name: Process(image.entrypoint, image.cmd, image.stop_signal)
+                for name, image in images.items()
+            }
+        else:
+            machine = machine_of(str(self.client.info.get("Architecture", "")))
+            found = await commands(self._registry, workload, machine)
+            if found.without:
+                _log.warning("pod %s: %s", workload.identity.uid, found.without)
+                self._without[workload.identity.key] = found.without
+                return bare(workload)
+            processes = found.processes
         return wrap(workload, processes, self._settings(workload.identity), self._image)
 
     def _settings(self, identity: Identity) -> Settings:
@@ -180,11 +197,11 @@ class Deprived:
         coming = self._group.pending()
         found = [one for one in await self._engine.list() if self._is_whole(one)]
         shown = {one.identity.key: one for one in await asyncio.gather(*map(self._view, found))}
-        for known in (self._records, self._failures, self._known):
-            for key in known.keys() - shown.keys():
-                del known[key]
         for one in (*self._group.pending(), *coming):
             shown.setdefault(one.identity.key, one)
+        for known in (self._records, self._failures, self._known, self._without):
+            for key in known.keys() - shown.keys():
+                del known[key]
         return [shown[key] for key in sorted(shown)]
 
     def _is_whole(self, group: Observed) -> bool:
@@ -199,7 +216,8 @@ class Deprived:
         key = group.identity.key
         if not view.is_wrapped(group):
             ended = all(isinstance(one.state, Exit) for one in group.containers)
-            return replace(group, ended=group.ended or ended)
+            words = group.message or self._without.get(key, "")
+            return replace(group, ended=group.ended or ended, message=words)
         self._known[key] = group.identity
         if not view.is_over(group):
             helpers = self._tunnels.pod(key)
@@ -261,6 +279,7 @@ class Deprived:
         await self._engine.delete(identity)
         self._records.pop(identity.key, None)
         self._failures.pop(identity.key, None)
+        self._without.pop(identity.key, None)
 
     async def events(self) -> AsyncIterator[Observed]:
         """Pods as their containers start and end, and as what they wait for changes."""

@@ -37,7 +37,7 @@ _ESSENTIAL_GRACE = 10.0
 
 _log = logging.getLogger(__name__)
 
-Prepare = Callable[[Workload, Mapping[str, Image]], Workload]
+Prepare = Callable[[Workload, Mapping[str, Image]], Awaitable[Workload]]
 """The workload as it is to be made, from the images of its containers."""
 
 
@@ -188,7 +188,7 @@ class Group:
     async def _make(self, launch: _Launch, images: Mapping[str, Image]) -> bool:
         """Whether all of it is made now, and the first one started."""
         workload = launch.workload
-        made = self._prepare(workload, images)
+        made = await self._prepare(workload, images)
         await self._engine.launcher.run(made)
         self._engine.memory.making.add(workload.identity.key)
         # The essential one last: where it is there, everything is.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.workload import HelperUse
@@ -42,6 +44,10 @@ class Options(BaseModel):
     around each container (docs/helper.md). `auto`: the same, with the helper only in pods that need
     it. A pod's annotation podbridge.io/helper goes before both. Slower to start, and of use to try
     what a pod will be like there. Default: never, for the engine does all of it itself."""
+
+    helper_images: Literal["engine", "registry"] = "engine"
+    """Who says what an image runs, where a pod names no command: the engine, which has the image,
+    or the image's registry, as on a cloud. Default: engine."""
 
     helper_state: str = ""
     """Where the secret is kept by which pods' helpers are known after a restart. Default:

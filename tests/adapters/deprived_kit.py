@@ -27,12 +27,12 @@ class DeprivedBench(EngineBench):
         super().__init__(address)
         self.state = state
 
-    async def adapter(self, address: str = "", use: str = "always") -> Any:
+    async def adapter(self, address: str = "", **more: Any) -> Any:
         options = Options(
             host=address or self.address,
             owner=self.owner,
-            helper=HelperUse(use),
             helper_state=str(self.state),
+            **{"helper": HelperUse.ALWAYS, **more},
         )
         made = make("engine", options)
         await made.open()

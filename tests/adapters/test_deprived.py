@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,12 @@ from contract import (
     workload,
 )
 from deprived_kit import DeprivedBench, helper, says_started  # noqa: F401 - a fixture
-from engine_kit import EngineBench, EngineContract, engine_address, image  # noqa: F401 - a fixture
+from engine_kit import IMAGE, EngineBench, EngineContract, engine_address, image  # noqa: F401 - a fixture
+from support.paper_registry import PaperRegistry, serving
 
 from bridge.errors import Unsupported
-from bridge.workload import Exit, HelperUse, Observed, RestartPolicy, Role
+from bridge.helper.program import machine_of
+from bridge.workload import Exit, HelperUse, Observed, RestartPolicy, Role, Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -114,8 +118,8 @@ class TestDeprived(EngineContract):
         assert adapter.check(replace(pod, helper=HelperUse.AUTO)) == []
 
     async def test_only_pods_that_need_the_helper_have_it(self, bench: DeprivedBench) -> None:
-        adapter = await bench.adapter(use="auto")
-        script = "tr '\\0' ' ' </proc/1/cmdline"
+        adapter = await bench.adapter(helper=HelperUse.AUTO)
+        script = "tr '\\0' ' ' </proc/1/cmdline; true"
         plain = replace(container("sh", "-c", script), restart_policy=RestartPolicy.NEVER)
         needy = replace(plain, logs_as_message=True)
         for one, first in ((plain, b"sh -c"), (needy, b"/podbridge/helper run")):
@@ -123,3 +127,49 @@ class TestDeprived(EngineContract):
             await adapter.run(pod)
             await exit_of(adapter, pod.identity)
             assert (await log(adapter, pod.identity)).startswith(first)
+
+    async def test_a_registry_says_what_an_image_runs(self, bench: DeprivedBench) -> None:
+        config = {"Entrypoint": ["sh", "-c"], "Cmd": ["echo told; exit 3"]}
+        async with serving(PaperRegistry()) as paper:
+            machine = machine_of(platform.machine())
+            paper.image("app:1", {"architecture": machine, "os": "linux", "config": config})
+            async with named(bench, f"{paper.address}/app:1") as name:
+                adapter = await bench.adapter(helper_images="registry")
+                pod = workload(replace(container(), image=name))
+                await adapter.run(pod)
+                assert (await exit_of(adapter, pod.identity)).code == 3
+                assert await log(adapter, pod.identity) == b"told\n"
+
+    async def test_an_image_that_cannot_be_read_is_not_wrapped(self, bench: DeprivedBench) -> None:
+        async with (
+            serving(PaperRegistry()) as paper,
+            named(bench, f"{paper.address}/app:1") as name,
+        ):
+            adapter = await bench.adapter(helper_images="registry")
+            plain = replace(container(), image=name, restart_policy=RestartPolicy.NEVER)
+            pod = workload(plain)
+            await adapter.run(pod)
+            await exit_of(adapter, pod.identity)
+            observed = await until(adapter, pod.identity, lambda found: found.ended)
+            assert "has no such image" in observed.message
+            assert "lost: exec" in observed.message
+            needy = workload(replace(plain, logs_as_message=True))
+            await adapter.run(needy)
+
+            def says(found: Observed) -> bool:
+                state = found.containers[0].state
+                return isinstance(state, Waiting) and state.reason == "ImageInspectError"
+
+            await until(adapter, needy.identity, says)
+
+
+@asynccontextmanager
+async def named(bench: DeprivedBench, name: str) -> AsyncIterator[str]:
+    """The tests' image under another name, for a while."""
+    engine = await bench.engine()
+    repository, _, tag = name.rpartition(":")
+    await engine.call("POST", f"images/{IMAGE}/tag", params={"repo": repository, "tag": tag})
+    try:
+        yield name
+    finally:
+        await engine.call("DELETE", f"images/{name}")

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from registry_kit import (
+from registry_tls import authority
+from support.paper_registry import (
     DOCKER_LIST,
     EXAMPLE,
     PaperRegistry,
@@ -21,7 +22,6 @@ from registry_kit import (
     never,
     serving,
 )
-from registry_tls import authority
 
 from bridge.errors import (
     BridgeError,

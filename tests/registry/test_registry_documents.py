@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registry_kit import EXAMPLE, digest_of
+from support.paper_registry import EXAMPLE, digest_of
 
 from bridge.errors import Unsupported
 from bridge.registry.challenge import challenges

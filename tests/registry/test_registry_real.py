@@ -24,7 +24,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from registry_kit import (
+from registry_tls import signed
+from support.paper_registry import (
     DOCKER_CONFIG,
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -34,7 +35,6 @@ from registry_kit import (
     digest_of,
     serving,
 )
-from registry_tls import signed
 
 from bridge.errors import NotFound, Unauthorized, Unsupported
 from bridge.registry import RegistryClient
