@@ -12,8 +12,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +36,7 @@ from bridge.helper.need import lost, wraps
 from bridge.helper.payload import Settings
 from bridge.helper.program import machine_of, program
 from bridge.helper.record import LONGEST, Record, read
-from bridge.helper.tunnel import Tunnels
+from bridge.helper.tunnel import NotConnected, Tunnels
 from bridge.helper.wrap import INSTALL, OURS, WATCH, Process, bare, place_of, wrap
 from bridge.registry import RegistryClient
 from bridge.workload import Exit, Files, Identity, Key, Observed, Workload
@@ -54,6 +54,8 @@ _LIFETIME = timedelta(days=7)
 _PORTS = (16384, 16384)
 """The first, and how many: below those that connections going out take on most machines."""
 _TRIES = 32
+_COMING = 5.0
+"""Seconds for which somebody who wants something of a helper waits for it to connect."""
 _WORDS = 1024
 """Bytes of what a failed install wrote that are shown."""
 
@@ -311,25 +313,32 @@ class Deprived:
         self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> Channel:
         """Starts a command. NotFound, Invalid, Unavailable: no helper is connected."""
-        async with self._reached(identity, container):
-            return await self._tunnels.exec(identity, container, command, stdin=stdin, tty=tty)
+        return await self._reach(
+            identity,
+            container,
+            lambda: self._tunnels.exec(identity, container, command, stdin=stdin, tty=tty),
+        )
 
     async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
         """Joins the container's process. NotFound, Unavailable."""
-        async with self._reached(identity, container):
-            return await self._tunnels.attach(identity, container, stdin=stdin)
+        return await self._reach(
+            identity, container, lambda: self._tunnels.attach(identity, container, stdin=stdin)
+        )
 
     async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
         """One TCP connection to the pod. NotFound, Unavailable."""
-        async with self._reached(identity):
-            return await self._tunnels.dial(identity, port, inside=inside)
+        return await self._reach(
+            identity, "", lambda: self._tunnels.dial(identity, port, inside=inside)
+        )
 
-    @asynccontextmanager
-    async def _reached(self, identity: Identity, container: str = "") -> AsyncIterator[None]:
-        """What is no longer connected because it has ended is NotFound."""
+    async def _reach(
+        self, identity: Identity, container: str, ask: Callable[[], Awaitable[Channel]]
+    ) -> Channel:
+        """What a helper opens. One that has just begun, or has lost us, is waited for a little.
+        NotFound where it has ended."""
         try:
-            yield
-        except Unavailable:
+            return await ask()
+        except NotConnected:
             found = await self._engine.look(identity)
             if found is None:
                 raise NotFound(f"no pod {identity.uid}") from None
@@ -339,7 +348,9 @@ class Deprived:
             state = shown.container(container)
             if shown.ended or (container and (state is None or isinstance(state.state, Exit))):
                 raise NotFound(f"{container or 'the pod'} does not run") from None
-            raise
+            if not await self._tunnels.arrival(identity, container, _COMING):
+                raise
+        return await ask()
 
     async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
         """By pod UID, of the pods whose helpers are connected."""

@@ -21,7 +21,7 @@ from commands_kit import home, invoke
 from bridge.errors import Unavailable
 from bridge.kubelet import alive as liveness
 from bridge.kubelet import diagnosis, permissions, reachability
-from bridge.kubelet.certificates import Pair, into, self_signed
+from bridge.kubelet.certificates import Pair, self_signed
 from bridge.kubelet.client import ApiClient, Forbidden
 from bridge.kubelet.credentials import Credentials
 from bridge.kubelet.diagnosis import Answer
@@ -29,6 +29,7 @@ from bridge.kubelet.findings import Finding
 from bridge.kubelet.node import NodeSpec
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.times import rfc3339
+from bridge.tls import show
 
 __all__ = ["home"]
 
@@ -434,7 +435,7 @@ def test_where_a_node_is() -> None:
 def tls_server(pair: Pair, *, hangs: bool = False) -> Iterator[int]:
     """Shakes hands and nothing else; or not even that."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    into(context, pair)
+    show(context, pair.certificate, pair.key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

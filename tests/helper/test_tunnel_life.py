@@ -23,7 +23,7 @@ from tunnel_kit import DAY, SECRET, gone, listening, rig, settings, state_of
 from bridge.errors import Invalid, Unavailable
 from bridge.helper.keys import SERVER_NAME, Authority
 from bridge.helper.payload import Tree, tree
-from bridge.helper.tunnel import Connected, Lost
+from bridge.helper.tunnel import Connected, Lost, NotConnected
 from bridge.helper.tunnel import server as tunnel_server
 from bridge.workload import Exit, File, Files, Role, Running, Waiting
 
@@ -226,6 +226,22 @@ async def test_a_provider_that_starts_again_is_found(make: Make) -> None:
         await state_of(tunnels, "m", lambda state: isinstance(state, Running))
     async with listening(SECRET, port) as (tunnels, _):
         await state_of(tunnels, "m", lambda state: isinstance(state, Running))
+        assert await tunnels.stop(IDENTITY, 1)
+        await asyncio.to_thread(pod.end)
+
+
+async def test_a_helper_that_is_yet_to_come_can_be_waited_for(make: Make) -> None:
+    async with listening() as (tunnels, address):
+        assert not await tunnels.arrival(IDENTITY, "m", 0.05)
+        waits = [asyncio.create_task(tunnels.arrival(IDENTITY, one, 20)) for one in ("m", "")]
+        await asyncio.sleep(0)
+        with pytest.raises(NotConnected):
+            await tunnels.attach(IDENTITY, "m", stdin=False)
+        pod = make(container("m", STAYS), tunnel=settings(address))
+        pod.all()
+        assert await asyncio.gather(*waits) == [True, True]
+        assert await tunnels.arrival(IDENTITY, "m", 0)
+        assert not await tunnels.arrival(IDENTITY, "other", 0.05)
         assert await tunnels.stop(IDENTITY, 1)
         await asyncio.to_thread(pod.end)
 

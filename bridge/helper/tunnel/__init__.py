@@ -14,9 +14,10 @@ from bridge.helper.tunnel.server import (
     Connected,
     Event,
     Lost,
+    NotConnected,
     Pod,
     Reported,
     Tunnels,
 )
 
-__all__ = ["Connected", "Event", "Lost", "Pod", "Reported", "Tunnels"]
+__all__ = ["Connected", "Event", "Lost", "NotConnected", "Pod", "Reported", "Tunnels"]

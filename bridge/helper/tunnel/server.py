@@ -82,6 +82,10 @@ class Pod:
     """What was reported last; None: nothing yet."""
 
 
+class NotConnected(Unavailable):
+    """No helper that could do it is connected now."""
+
+
 class _Member:
     """A pod's connections, by container; "" is its `watch`."""
 
@@ -163,10 +167,32 @@ class Tunnels:
         finally:
             self._readers.discard(reader)
 
+    async def arrival(self, identity: Identity, container: str, seconds: float) -> bool:
+        """Returns when that container's helper is connected ("": any container's); False where it
+        does not come within so many seconds."""
+        reader = _Events()
+        self._readers.add(reader)
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._is_there(identity.key, container):
+                    if await reader.next() is None:
+                        return False
+        except TimeoutError:
+            return False
+        finally:
+            self._readers.discard(reader)
+        return True
+
+    def _is_there(self, key: Key, container: str) -> bool:
+        pod = self.pod(key)
+        if pod is None:
+            return False
+        return container in pod.containers if container else bool(pod.containers)
+
     async def exec(
         self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> Channel:
-        """Starts a command. NotFound, Invalid, Unavailable."""
+        """Starts a command. NotFound, Invalid, NotConnected, Unavailable."""
         return await self._run(identity, container).exec(command, stdin=stdin, tty=tty)
 
     async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
@@ -175,7 +201,7 @@ class Tunnels:
 
     async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
         """Connects to a port of the pod. NotFound, Unavailable."""
-        refused: BridgeError = Unavailable("no helper of the pod is connected")
+        refused: BridgeError = NotConnected("no helper of the pod is connected")
         for link in self._runs(identity.key):
             try:
                 return await link.dial(port, inside=inside)
@@ -228,7 +254,7 @@ class Tunnels:
             states = {one.name: one.state for one in member.record.containers}
             if not isinstance(states.get(container), Running):
                 raise NotFound(f"the container {container} does not run")
-        raise Unavailable("its helper is not connected")
+        raise NotConnected("its helper is not connected")
 
     def _come(self, transport: asyncio.Transport) -> None:
         """Somebody has connected."""
