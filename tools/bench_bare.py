@@ -4,9 +4,9 @@ Usage: python tools/bench_bare.py play KUBECONFIG NODE    (until SIGTERM)
        python tools/bench_bare.py measure [--pods N] [--json]
 
 It plays a node with the calls that a kubelet must make for a pod and nothing else: a token,
-Running, one event Started; when the pod is deleted its terminal status and the last DELETE. Raw
-JSON, one pool of connections, no limit of its own, no semantics. A real node is measured against
-this in the same run; `measure` does it alone, on a control plane of its own.
+Running, one event Started; when the pod is deleted one event Killing, its terminal status and the
+last DELETE. Raw JSON, one pool of connections, no limit of its own, no semantics. A real node is
+measured against this in the same run; `measure` does it alone, on a control plane of its own.
 """
 
 from __future__ import annotations
@@ -168,6 +168,9 @@ class BareNode:
             "qosClass": pod["status"].get("qosClass", "Burstable"),
         }
         await self._report(meta, status)
+        await self._tell(meta, "Started", "Container started", now)
+
+    async def _tell(self, meta: Object, reason: str, message: str, now: str) -> None:
         event = {
             "metadata": {"generateName": f"{meta['name']}."},
             "involvedObject": {
@@ -175,7 +178,7 @@ class BareNode:
                 **{"name": meta["name"], "uid": meta["uid"]},
                 "fieldPath": "spec.containers{main}",
             },
-            **{"type": "Normal", "reason": "Started", "message": "Container started", "count": 1},
+            **{"type": "Normal", "reason": reason, "message": message, "count": 1},
             **{"firstTimestamp": now, "lastTimestamp": now},
             "source": {"component": "kubelet", "host": self._node},
         }
@@ -206,6 +209,7 @@ class BareNode:
                 "startedAt": pod["status"].get("startTime", now),
                 "finishedAt": now,
             }
+            await self._tell(meta, "Killing", "Stopping container main", now)
             await self._report(meta, self._status(pod, "Failed", {"terminated": ended}, now))
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
         options = {

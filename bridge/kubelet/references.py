@@ -22,7 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bridge.errors import BridgeError, Unavailable
+from bridge.errors import BridgeError, NotFound, Unavailable
 from bridge.kubelet.client import ApiClient, Forbidden, escaped
 from bridge.kubelet.watch import Listed, ListWatch
 from bridge.pods import Manifest
@@ -64,17 +64,19 @@ async def patiently(
     call: Callable[[], Awaitable[T]],
     until: float,
     *,
+    pod: str = "",
     jitter: Callable[[], float] = random.random,
 ) -> T:
-    """Calls again while the answer is 403, up to the loop's time `until`: the authoriser may not
-    have heard yet of the pod for whose sake the call is made."""
+    """Calls again while the answer is 403, or that there is no such `pod`, up to the loop's time
+    `until`: parts of the API server hear of the pod, for whose sake it is asked, after us."""
     loop = asyncio.get_running_loop()
     pause = LAG_FIRST
     while True:
         try:
             return await call()
-        except Forbidden:
-            if loop.time() + pause > until:
+        except (Forbidden, NotFound) as error:
+            is_late = isinstance(error, Forbidden) or (pod and f'pod "{pod}" not' in error.message)
+            if not is_late or loop.time() + pause > until:
                 raise
         await asyncio.sleep(pause * (0.5 + jitter()))
         pause = min(pause * 2, LAG_LONGEST)
@@ -302,7 +304,10 @@ class Tokens:
             spec["audiences"] = [audience]
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         answer = await patiently(
-            lambda: self._client.post(path, body), since + LAG, jitter=self._jitter
+            lambda: self._client.post(path, body),
+            since + LAG,
+            pod=metadata["name"],
+            jitter=self._jitter,
         )
         now = self._clock()
         status = answer.get("status") or {}

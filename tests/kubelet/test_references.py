@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kubelet.apiserver import ApiServer, eventually
 
-from bridge.errors import Unavailable
+from bridge.errors import NotFound, Unavailable
 from bridge.kubelet import references as references_module
 from bridge.kubelet.client import ApiClient, Forbidden
 from bridge.kubelet.references import References, Services, Tokens, service_variables
@@ -306,6 +306,19 @@ async def test_a_token_of_the_lagging_authoriser() -> None:
         world.server.fail("POST", "/token", 403)
         with pytest.raises(Forbidden):
             await world.tokens.get(world.pod, "other", 3600, since - 60)
+
+
+async def test_a_token_of_an_admission_that_lags() -> None:
+    async with a_token_world() as world:
+        late = {"message": 'pod "p" not found'}
+        world.server.fail("POST", "/token", 404, times=3, status=late)
+        since = asyncio.get_running_loop().time()
+        assert await world.tokens.get(world.pod, "", 3600, since)
+        missing = {"message": 'serviceaccounts "builder" not found'}
+        world.server.fail("POST", "/token", 404, status=missing)
+        with pytest.raises(NotFound):
+            await world.tokens.get(world.pod, "other", 3600, since)
+        assert len(world.server.made("POST", "/token")) == 5
 
 
 async def test_an_answer_without_a_token_is_an_error_without_its_content() -> None:
