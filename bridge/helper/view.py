@@ -6,10 +6,11 @@ The helper knows the containers, the cloud knows whether anything is there at al
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 from bridge.helper.record import Record
 from bridge.helper.wrap import INSTALL, OURS, WATCH
-from bridge.workload import ContainerState, Exit, Observed, Running, Waiting
+from bridge.workload import ContainerState, Exit, Observed, Running, State, Waiting
 
 UNKNOWN = "ContainerStatusUnknown"
 START_ERROR = "StartError"
@@ -64,7 +65,12 @@ def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -
     if cloud is None:
         return said
     known = replace(
-        said, container_id=cloud.container_id, image=cloud.image, image_id=cloud.image_id
+        said,
+        state=_named(said.state, cloud),
+        previous=None if said.previous is None else _named(said.previous, cloud),
+        container_id=cloud.container_id,
+        image=cloud.image,
+        image_id=cloud.image_id,
     )
     if isinstance(said.state, Waiting) and isinstance(cloud.state, Waiting):
         # It is the cloud that it waits for: an image, most of the time.
@@ -72,7 +78,7 @@ def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -
     if is_lost and isinstance(said.state, Running):
         at = cloud.state.finished_at if isinstance(cloud.state, Exit) else said.state.started_at
         end = Exit(137, at, UNKNOWN, message=_LOST, started_at=said.state.started_at)
-        return replace(known, state=end)
+        return replace(known, state=_named(end, cloud))
     return known
 
 
@@ -86,7 +92,18 @@ def _unsaid(cloud: ContainerState, group: Observed, over: bool, installing: str)
     )
     if installing:
         return replace(cloud, state=Exit(128, at, START_ERROR, message=installing))
-    return replace(cloud, state=Exit(137, at, UNKNOWN, message=_LOST))
+    return replace(cloud, state=_named(Exit(137, at, UNKNOWN, message=_LOST), cloud))
+
+
+_S = TypeVar("_S", bound=State)
+
+
+def _named(state: _S, cloud: ContainerState) -> _S:
+    """All runs are of one container of the cloud's, and a run has a log where it names its
+    container."""
+    if isinstance(state, Exit) and state.reason != START_ERROR:
+        return replace(state, container_id=cloud.container_id)
+    return state
 
 
 def _unheard(cloud: ContainerState, group: Observed) -> ContainerState:

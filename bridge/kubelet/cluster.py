@@ -54,8 +54,8 @@ class _Known:
     pod: Manifest
     version: int
     since: float
-    given: PodEvent | None = None
-    """What the loop was told last."""
+    given: int = 0
+    """The number of what the loop was told of it last."""
     quiet: int = -1
     """A version that the loop has from the answer to its own PATCH."""
     asking: bool = False
@@ -86,6 +86,8 @@ class ApiCluster:
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self._told = 0
+        """How often the loop was told of a pod."""
         self.id = cluster
         self.node = node
         self.recorder = Recorder(client, node, clock=clock)
@@ -170,7 +172,7 @@ class ApiCluster:
         """`Cluster.watch`. Goes on by itself while the API server is away."""
         inbox = self._inbox = _Inbox()
         for one in self._pods.values():
-            one.given, one.quiet = None, -1
+            one.given, one.quiet = 0, -1
         if self._following is not None:
             # Of an earlier watch that nobody has closed.
             self._following.cancel()
@@ -185,7 +187,9 @@ class ApiCluster:
                     if known is None:
                         continue
                     # What a PATCH was answered meanwhile is newer than what waited here.
-                    event = known.given = PodEvent(event.type, known.pod)
+                    self._told += 1
+                    known.given = self._told
+                    event = PodEvent(event.type, known.pod)
                 yield event
         finally:
             following.cancel()
@@ -331,7 +335,7 @@ class ApiCluster:
             if known is not None:
                 known.asking = False
                 if uid not in self._gone:
-                    self._answered(known, pod, None, None)
+                    self._answered(known, pod, None, 0)
 
     # What comes in.
 
@@ -389,7 +393,7 @@ class ApiCluster:
         inbox.put(uid, PodEvent(change.type, pod))
 
     def _answered(
-        self, known: _Known, meant: Manifest, answer: Manifest | None, given: PodEvent | None
+        self, known: _Known, meant: Manifest, answer: Manifest | None, given: int
     ) -> None:
         """The loop takes the answer for the pod, unless it was told something else meanwhile.
         `meant` is the pod as it should be by what was sent."""
@@ -400,7 +404,7 @@ class ApiCluster:
         if answer is not None and version >= known.version > 0:
             self._hold(answer, known.pod)
             known.pod, known.version = answer, version
-            if known.given is given and _tells_nothing_else(meant, answer):
+            if known.given == given and _tells_nothing_else(meant, answer):
                 known.quiet, known.untold = version, False
                 self._inbox.drop(uid)
         if known.untold:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import orjson
+
 from bridge.pods import Manifest
 from bridge.pods.lifecycle import Kill, Plan, Stop
 from bridge.provider.backend import Backend
@@ -68,7 +70,6 @@ class Record:
     backend: Backend | None = None
     request: Request | None = None
     """What was asked for. None: found at the backend, and nobody has asked since we started."""
-    manifest: Manifest = field(default_factory=dict)
     generation: int = 0
     workload: Workload | None = None
     size: Resources = field(default_factory=Resources)
@@ -126,6 +127,13 @@ class Record:
     def key(self) -> tuple[str, str]:
         """(cluster, uid)."""
         return (self.identity.cluster, self.identity.uid)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The pod as it was asked for; empty where nobody has. Parsed each time: it is rarely
+        asked for, and takes many times the room of its text."""
+        found: Manifest = {} if self.request is None else orjson.loads(self.request.manifest)
+        return found
 
     @property
     def stage(self) -> pod_pb2.PodStage.ValueType:

@@ -77,7 +77,7 @@ class Provider:
             self._look_elsewhere(manifest, request.recorded.backend)
         # Where it was found it stays, whatever was recorded.
         backends = self._eligible(manifest, _found_on(known) or request.recorded.backend)
-        record = Record(identity, request=request, manifest=manifest)
+        record = Record(identity, request=request)
         record.generation = request.generation
         self._remember(record, request.recorded)
         # What runs already is adopted: only what has not begun can be refused.
@@ -85,7 +85,7 @@ class Provider:
         judged = not (begun or request.recorded.started)
         unlisted = ", ".join(one.name for one in backends if not one.synced.is_set())
         try:
-            able, approximations = self._place(record, backends, judged=judged)
+            able, approximations = self._place(record, manifest, backends, judged=judged)
         except (Invalid, Unsupported):
             if known is None and request.recorded.backend and unlisted:
                 # It may run there already, and then nothing refuses it.
@@ -294,16 +294,16 @@ class Provider:
         return record.identity, record.backend
 
     def _place(
-        self, record: Record, backends: Sequence[Backend], *, judged: bool
+        self, record: Record, manifest: Manifest, backends: Sequence[Backend], *, judged: bool
     ) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
         """The backends that can run the pod, the first being chosen; its workload is set."""
         assert record.request is not None
         assessed: dict[str, Assessment] = {}
         workloads: dict[str, Workload] = {}
         for backend in backends:
-            workload = self._translate(record.request, record.manifest, record.start_time)
+            workload = self._translate(record.request, manifest, record.start_time)
             assessed[backend.name] = (
-                judge(backend.adapter, record.manifest, workload) if judged else Assessment()
+                judge(backend.adapter, manifest, workload) if judged else Assessment()
             )
             workloads[backend.name] = workload
         size = pod_request(next(iter(workloads.values())))
@@ -345,7 +345,6 @@ class Provider:
         """A pod that was found at its backend is now asked for: it is adopted, not started."""
         for name in (
             "request",
-            "manifest",
             "generation",
             "workload",
             "size",

@@ -36,7 +36,6 @@ _log = logging.getLogger(__name__)
 class Change:
     """What is to be done for an update, all of which the backend can do."""
 
-    manifest: Manifest
     workload: Workload
     files: tuple[Files, ...] = ()
     """Volumes with new content."""
@@ -73,7 +72,7 @@ def assess(record: Record, adapter: seam.Adapter, manifest: Manifest, workload: 
     if refused:
         raise Unsupported(violations=refused)
     resized, restarted = resources or ((), ())
-    return Change(manifest, workload, files, resized, restarted)
+    return Change(workload, files, resized, restarted)
 
 
 def with_kept_files(workload: Workload, before: Workload | None) -> Workload:
@@ -105,7 +104,7 @@ async def apply(record: Record, backend: Backend, change: Change) -> None:
             backend.take(taken)
         record.size = taken
         raise
-    record.manifest, record.workload = change.manifest, change.workload
+    record.workload = change.workload
     for container in change.restarted:
         state = record.observed.container(container.name) if record.observed else None
         if state is not None and isinstance(state.state, Running):

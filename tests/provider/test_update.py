@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import orjson
 import pytest
 from probing_kit import WHO, World, main, named
 from support import virtual
@@ -177,6 +178,10 @@ class Strict(PaperAdapter):
     capabilities: ClassVar = {"spec": YES}
 
 
+def request_of(manifest: Any) -> Any:
+    return pb.UpdatePodRequest(manifest=orjson.dumps(manifest))
+
+
 def test_resources_where_they_mean_nothing_and_where_they_cannot_change() -> None:
     def asked(*containers: dict[str, Any]) -> tuple[Any, Any]:
         manifest = {"metadata": {}, "spec": {"containers": list(containers)}}
@@ -184,7 +189,7 @@ def test_resources_where_they_mean_nothing_and_where_they_cannot_change() -> Non
 
     cloud = Cloud(virtual.clock)
     before, workload = asked(sized("1"))
-    record = Record(Identity("c", "n", "d", "p", "u"), manifest=before, workload=workload)
+    record = Record(WHO, request=request_of(before), workload=workload)
     change = assess(record, Unmeasured(cloud), *asked(sized("2")))
     assert (change.resized, change.restarted) == ((), ())
     with pytest.raises(Unsupported) as error:
@@ -197,7 +202,7 @@ def test_resources_where_they_mean_nothing_and_where_they_cannot_change() -> Non
     assess(record, Strict(cloud), *asked(sized("1000m")))
     policy = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
     before, workload = asked(sized("1", resizePolicy=policy))
-    record = Record(Identity("c", "n", "d", "p", "u"), manifest=before, workload=workload)
+    record = Record(WHO, request=request_of(before), workload=workload)
     change = assess(record, Strict(cloud), *asked(sized("2", resizePolicy=policy)))
     assert [one.name for one in change.restarted] == ["c"]
 

@@ -1,0 +1,76 @@
+"""What is shown of a pod, from the words of its cloud and of its helper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bridge.helper.record import Record
+from bridge.helper.view import observed
+from bridge.helper.wrap import INSTALL, WATCH
+from bridge.workload import ContainerState, Exit, Identity, Observed, Running, Waiting
+
+WHO = Identity("cluster", "node", "default", "pod", "uid")
+ENDED = Exit(0, 9.0, started_at=1.0)
+
+
+def of_cloud(main: ContainerState, *, watch: object = None) -> Observed:
+    states = (
+        ContainerState(INSTALL, replace(ENDED, finished_at=2.0)),
+        main,
+        ContainerState(WATCH, watch or Running(3.0)),  # type: ignore[arg-type]
+    )
+    return Observed(WHO, states, accepted_at=1.0)
+
+
+def main(state: object, container_id: str = "cloud://1") -> ContainerState:
+    return ContainerState("m", state, container_id=container_id)  # type: ignore[arg-type]
+
+
+def said(state: object, *, restart: int = 0, previous: Exit | None = None) -> Record:
+    one = ContainerState("m", state, restart, previous, started=True, ready=True)  # type: ignore[arg-type]
+    return Record("watch", 5.0, (one,))
+
+
+def test_each_end_names_the_clouds_container_in_which_it_was() -> None:
+    first, second = Exit(3, 4.0, "Error", started_at=3.0), Exit(4, 6.0, "Error", started_at=5.0)
+    shown = observed(
+        of_cloud(main(Running(3.0))), said(second, restart=1, previous=first), final=False
+    )
+    (one,) = shown.containers
+    assert one.state == replace(second, container_id="cloud://1")
+    assert one.previous == replace(first, container_id="cloud://1")
+    assert one.container_id == "cloud://1"
+
+
+def test_what_could_not_start_names_none() -> None:
+    failed = Exit(128, 4.0, "StartError")
+    (one,) = observed(of_cloud(main(Running(3.0))), said(failed), final=False).containers
+    assert one.state == failed
+
+
+def test_an_end_of_which_the_helper_has_not_spoken_is_none_yet() -> None:
+    (one,) = observed(of_cloud(main(ENDED)), None, final=False).containers
+    assert one.state == Running(1.0)
+
+
+def test_what_the_cloud_could_not_start_has_no_helper_that_could_speak() -> None:
+    failed = Exit(128, 4.0, "StartError", message="exec format error")
+    (one,) = observed(of_cloud(main(failed)), None, final=False).containers
+    assert one.state == failed
+
+
+def test_a_helper_that_is_gone_without_a_record_leaves_nothing_known() -> None:
+    shown = observed(of_cloud(main(ENDED), watch=ENDED), None, final=False)
+    (one,) = shown.containers
+    assert isinstance(one.state, Exit)
+    assert (one.state.code, one.state.reason) == (137, "ContainerStatusUnknown")
+    assert one.state.container_id == "cloud://1"
+    assert shown.ended
+    assert shown.failed
+    assert shown.disrupted
+
+
+def test_what_it_waits_for_is_said_by_the_cloud() -> None:
+    pulls = main(Waiting("ErrImagePull", "no such image"), "")
+    shown = observed(of_cloud(pulls), said(Waiting("PodInitializing")), final=False)
+    assert shown.containers[0].state == pulls.state
