@@ -121,6 +121,15 @@ class Containers(Protocol):
 
 
 @runtime_checkable
+class FillsIn(Protocol):
+    """Launches a pod whole, with something in its containers that knows the pod's addresses: it is
+    given markers (`bridge.workload.LATE`) for them."""
+
+    fills_in: ClassVar[bool]
+    """True."""
+
+
+@runtime_checkable
 class Sandboxes(Protocol):
     """Holds something for a pod besides its containers: an address, namespaces, ports of a host,
     files that only containers read."""

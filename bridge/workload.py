@@ -84,6 +84,13 @@ class EnvVar:
     secret: bool = False
 
 
+LATE: Mapping[str, str] = {
+    name: f"\x1apodbridge:{name}\x1a" for name in ("podIP", "podIPs", "hostIP", "hostIPs")
+}
+"""What stands in values, commands and arguments for what only a running pod's backend knows, where
+something in the container fills it in (`bridge.adapter.FillsIn`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """Where a volume appears in a container."""

@@ -45,14 +45,21 @@ func newActor(shell *shell, address string) *actor {
 }
 
 // ownAddress is the pod's first address that is not loopback: where the kubelet would ask.
-func ownAddress() string {
+func ownAddress() string { return ownAddresses()[0] }
+
+// ownAddresses are all of them; loopback where there is none.
+func ownAddresses() []string {
+	var own []string
 	found, _ := net.InterfaceAddrs()
 	for _, one := range found {
 		if is, ok := one.(*net.IPNet); ok && is.IP.IsGlobalUnicast() {
-			return is.IP.String()
+			own = append(own, is.IP.String())
 		}
 	}
-	return "127.0.0.1"
+	if own == nil {
+		return []string{"127.0.0.1"}
+	}
+	return own
 }
 
 func (a *actor) probe(ctx context.Context, probe *Probe) outcome {

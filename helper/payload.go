@@ -195,9 +195,36 @@ type Container struct {
 	PostStart       *Action    `json:"post_start"`
 	PreStop         *Action    `json:"pre_stop"`
 	Address         string     `json:"address"`
+	HostAddresses   []string   `json:"host_addresses"`
 	Barrier         bool       `json:"barrier"`
 	Record          bool       `json:"record"`
 }
+
+// fillIn puts the pod's addresses in the place of their markers (LATE in bridge/workload.py). Where
+// the payload names no host, the pod is its own.
+func (c *Container) fillIn(pod []string) {
+	if c.Address != "" {
+		pod = []string{c.Address}
+	}
+	host := c.HostAddresses
+	if len(host) == 0 {
+		host = pod
+	}
+	replacer := strings.NewReplacer(
+		lateMarker("podIP"), pod[0], lateMarker("podIPs"), strings.Join(pod, ","),
+		lateMarker("hostIP"), host[0], lateMarker("hostIPs"), strings.Join(host, ","),
+	)
+	for i := range c.Argv {
+		c.Argv[i] = replacer.Replace(c.Argv[i])
+	}
+	for _, pair := range c.Env {
+		for i := range pair[1:] {
+			pair[1+i] = replacer.Replace(pair[1+i])
+		}
+	}
+}
+
+func lateMarker(name string) string { return "\x1apodbridge:" + name + "\x1a" }
 
 // Probe is as in bridge/workload.py.
 type Probe struct {

@@ -177,6 +177,7 @@ func (s *supervisor) resume() bool {
 
 // prepare does once what a container needs before it starts.
 func (s *supervisor) prepare() error {
+	s.one.fillIn(ownAddresses())
 	shell, err := newShell(s.family, s.one)
 	if err != nil {
 		return err

@@ -95,6 +95,27 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+func TestAddressesTakeTheirMarkersPlaces(t *testing.T) {
+	one := &Container{
+		Argv: []string{"serve", "--at=" + lateMarker("podIP") + ":80", "plain"},
+		Env:  [][]string{{"ALL", lateMarker("podIPs") + "!"}, {"HOST", lateMarker("hostIP")}, {"HOSTS", lateMarker("hostIPs")}},
+	}
+	one.fillIn([]string{"10.0.0.1", "fd00::1"})
+	if one.Argv[1] != "--at=10.0.0.1:80" || one.Argv[2] != "plain" || one.Env[0][1] != "10.0.0.1,fd00::1!" {
+		t.Fatal(one.Argv, one.Env)
+	}
+	if one.Env[1][1] != "10.0.0.1" || one.Env[2][1] != "10.0.0.1,fd00::1" {
+		t.Fatal("the pod is its own host where none is named:", one.Env)
+	}
+	two := &Container{Address: "10.9.9.9", HostAddresses: []string{"192.0.2.1", "192.0.2.2"}, Env: [][]string{
+		{"POD", lateMarker("podIP")}, {"HOSTS", lateMarker("hostIPs")},
+	}}
+	two.fillIn([]string{"10.0.0.1"})
+	if two.Env[0][1] != "10.9.9.9" || two.Env[1][1] != "192.0.2.1,192.0.2.2" {
+		t.Fatal(two.Env)
+	}
+}
+
 func TestCounting(t *testing.T) {
 	counter := counting{success: 2, failure: 3}
 	said := ""

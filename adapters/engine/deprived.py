@@ -19,10 +19,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from adapters.engine import capabilities, helper_state
+from adapters.engine import addresses, capabilities, helper_state
 from adapters.engine.adapter import Adapter
 from adapters.engine.client import part
-from adapters.engine.group import Group, is_whole
+from adapters.engine.group import Group, creating, is_whole
 from adapters.engine.images import Image
 from adapters.engine.options import Options
 from adapters.engine.own_image import OwnImage
@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 
 _YOUNG = 60.0
 """Seconds for which a group that is not whole is taken for one that another provider makes."""
+_SPEAKS = 30.0
+"""Seconds for which a group's helper is expected to say how its containers are."""
 _SLACK = 5.0
 """Seconds beyond a pod's own grace before the engine kills what is left: the helper's record."""
 _SETTLED, _AGAIN = 10.0, 0.2
@@ -67,6 +69,7 @@ class Deprived:
     simulated: ClassVar[bool] = False
     capabilities: ClassVar[Mapping[str, Support]] = capabilities.HELPED
     rates: ClassVar[Mapping[str, Rate]] = {}
+    fills_in: ClassVar[bool] = True
 
     def __init__(self, name: str, options: Options) -> None:
         self.name = name
@@ -83,6 +86,7 @@ class Deprived:
         self._known: dict[Key, Identity] = {}
         self._records: dict[Key, Record | None] = {}
         self._failures: dict[Key, str] = {}
+        self._creating: dict[Key, str] = {}
         self._without: dict[Key, str] = {}
         """Why a pod has no helper, of those that were to have one."""
         asks = options.helper_images == "registry"
@@ -169,6 +173,7 @@ class Deprived:
 
     async def run(self, workload: Workload) -> None:
         """Begins to launch it; where it is there, nothing more."""
+        self._creating[workload.identity.key] = creating(workload)
         await self._group.run(workload)
 
     async def _prepare(self, workload: Workload, images: Mapping[str, Image]) -> Workload:
@@ -191,7 +196,11 @@ class Deprived:
 
     def _settings(self, identity: Identity) -> Settings:
         tunnel = self._tunnels.settings(identity, self._address, _LIFETIME)
-        return Settings(pod_key(self._secret, identity.key), tunnel=tunnel)
+        return Settings(
+            pod_key(self._secret, identity.key),
+            host_addresses=addresses.of_host(self.client.address),
+            tunnel=tunnel,
+        )
 
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of the engine's calls."""
@@ -201,7 +210,7 @@ class Deprived:
         shown = {one.identity.key: one for one in await asyncio.gather(*map(self._view, found))}
         for one in (*self._group.pending(), *coming):
             shown.setdefault(one.identity.key, one)
-        for known in (self._records, self._failures, self._known, self._without):
+        for known in (self._records, self._failures, self._known, self._without, self._creating):
             for key in known.keys() - shown.keys():
                 del known[key]
         return [shown[key] for key in sorted(shown)]
@@ -224,7 +233,9 @@ class Deprived:
         if not view.is_over(group):
             helpers = self._tunnels.pod(key)
             said = helpers.record if helpers is not None else None
-            return view.observed(group, said, final=False)
+            is_young = time.time() < (group.accepted_at or 0.0) + _SPEAKS
+            waits = self._creating.get(key, "ContainerCreating") if is_young else ""
+            return view.observed(group, said, final=False, creating=waits)
         if key not in self._records:
             found = await self._record(group.identity)
             if found is None and _may_be_short(group):

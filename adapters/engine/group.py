@@ -25,6 +25,7 @@ from bridge.workload import (
     Identity,
     Key,
     Observed,
+    Role,
     Running,
     Waiting,
     Workload,
@@ -59,6 +60,12 @@ class Roles:
     """Runs before all others; empty: none does."""
     essential: str
     """Ends all others with its own end. It is made last."""
+
+
+def creating(workload: Workload) -> str:
+    """What its containers wait for before they begin, as the kubelet calls it."""
+    inits = any(one.role is not Role.MAIN for one in workload.containers)
+    return "PodInitializing" if inits else "ContainerCreating"
 
 
 def roles(names: Collection[str]) -> Roles:
@@ -106,7 +113,7 @@ class Group:
         waits = self._engine.memory.waits.get(launch.workload.identity.key, {})
         states = []
         for one in launch.workload.containers:
-            _, waiting = waits.get(one.name, (0, Waiting("ContainerCreating")))
+            _, waiting = waits.get(one.name, (0, Waiting(creating(launch.workload))))
             states.append(ContainerState(one.name, waiting))
         return Observed(launch.workload.identity, tuple(states), ended=launch.stop.is_set())
 
@@ -168,7 +175,7 @@ class Group:
         workload = launch.workload
         waits = self._engine.memory.waits.setdefault(workload.identity.key, {})
         for one in workload.containers:
-            waits.setdefault(one.name, (0, Waiting("ContainerCreating")))
+            waits.setdefault(one.name, (0, Waiting(creating(workload))))
         with self._engine.notices.listen() as listener:
             while not launch.stop.is_set():
                 found: dict[str, Image] = {}
@@ -176,7 +183,7 @@ class Group:
                     image = await self._engine.launcher.images.need(workload, one, 0)
                     if isinstance(image, Image):
                         found[one.name] = image
-                        waits[one.name] = (0, Waiting("ContainerCreating"))
+                        waits[one.name] = (0, Waiting(creating(workload)))
                     elif waits.get(one.name) != (0, image):
                         waits[one.name] = (0, image)
                         self._engine.notices.tell(workload.identity)

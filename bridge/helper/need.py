@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence, Set
 from enum import StrEnum
 
 from bridge.errors import Violation
-from bridge.workload import Container, Files, HelperUse, RestartPolicy, Role, Workload
+from bridge.workload import LATE, Container, Files, HelperUse, RestartPolicy, Role, Workload
 
 ANNOTATION = "podbridge.io/helper"
 _PLACE = f"metadata.annotations[{ANNOTATION}]"
@@ -24,6 +24,7 @@ class Gift(StrEnum):
     CODES = "an end of its own for each of several containers"
     MESSAGES = "termination messages"
     STREAMS = "stdin and terminals"
+    ADDRESSES = "the pod's own addresses in its environment"
     DEADLINE = "an end at a deadline"
 
 
@@ -68,6 +69,12 @@ def _all(workload: Workload) -> Iterator[tuple[str, Gift]]:
 
 
 def _of(one: Container, path: str) -> Iterator[tuple[str, Gift]]:
+    for field, words in (("command", one.command), ("args", one.args)):
+        if any(_is_late(word) for word in words):
+            yield f"{path}.{field}", Gift.ADDRESSES
+    for variable in one.env:
+        if _is_late(variable.value):
+            yield f"{path}.env[{variable.name}]", Gift.ADDRESSES
     if one.restart_policy is not RestartPolicy.NEVER or one.restart_rules:
         own = one.role is Role.SIDECAR or bool(one.restart_rules)
         yield f"{path}.restartPolicy" if own else "spec.restartPolicy", Gift.RESTARTS
@@ -84,3 +91,7 @@ def _of(one: Container, path: str) -> Iterator[tuple[str, Gift]]:
         yield f"{path}.terminationMessagePath", Gift.MESSAGES
     if one.stdin or one.tty:
         yield f"{path}.{'stdin' if one.stdin else 'tty'}", Gift.STREAMS
+
+
+def _is_late(text: str) -> bool:
+    return any(marker in text for marker in LATE.values())

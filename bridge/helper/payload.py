@@ -90,6 +90,8 @@ class Settings:
     """Each `run` writes a record of its own: for a pod without a `watch`."""
     address: str = ""
     """Where probes ask; empty: the container's own first address."""
+    host_addresses: tuple[str, ...] = ()
+    """What status.hostIPs means in the pod's environment; empty: its own addresses."""
     first_backoff: float = FIRST_BACKOFF
     longest_backoff: float = LONGEST_BACKOFF
     quiet: float = QUIET
@@ -239,6 +241,7 @@ def _container(one: Container, settings: Settings) -> Json:
         "post_start": _action(one.post_start),
         "pre_stop": _action(one.pre_stop),
         "address": settings.address,
+        "host_addresses": list(settings.host_addresses),
         "barrier": settings.barrier,
         "record": settings.record,
     }

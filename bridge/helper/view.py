@@ -32,14 +32,23 @@ def is_over(group: Observed) -> bool:
 
 
 def observed(
-    group: Observed, said: Record | None, *, final: bool, installing: str = ""
+    group: Observed,
+    said: Record | None,
+    *,
+    final: bool,
+    installing: str = "",
+    creating: str = "",
 ) -> Observed:
     """The pod. `said`: the helper's latest words, live or, with `final`, its record. `installing`:
-    the words of an install that failed."""
+    the words of an install that failed. `creating`: for what its containers wait until the helper
+    speaks, which it is expected to do any moment; empty: what the cloud says has to do."""
     own = [one for one in group.containers if not one.name.startswith(OURS)]
     over = final or is_over(group)
     if said is None:
-        shown = [_unsaid(one, group, over, installing) for one in own]
+        shown = [
+            _unsaid(one, group, installing) if over else _unheard(one, group, creating)
+            for one in own
+        ]
     else:
         clouds = {one.name: one for one in own}
         shown = [_merged(one, clouds.get(one.name), over and not final) for one in said.containers]
@@ -82,10 +91,8 @@ def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -
     return known
 
 
-def _unsaid(cloud: ContainerState, group: Observed, over: bool, installing: str) -> ContainerState:
-    """A container of which the helper has said nothing."""
-    if not over:
-        return _unheard(cloud, group)
+def _unsaid(cloud: ContainerState, group: Observed, installing: str) -> ContainerState:
+    """A container of which the helper has said nothing, and will not."""
     at = max(
         (one.state.finished_at for one in group.containers if isinstance(one.state, Exit)),
         default=group.accepted_at or 0.0,
@@ -106,10 +113,17 @@ def _named(state: _S, cloud: ContainerState) -> _S:
     return state
 
 
-def _unheard(cloud: ContainerState, group: Observed) -> ContainerState:
-    """While the helper may still say how a container ended, the cloud's own words are no end: they
-    have no message and perhaps another code. But what never started has no helper in it."""
-    if not isinstance(cloud.state, Exit) or cloud.state.reason == START_ERROR:
+def _unheard(cloud: ContainerState, group: Observed, creating: str) -> ContainerState:
+    """A container of which the helper may still speak. That the cloud's container runs says nothing
+    of the pod's, which may wait for others; how it ended is no end, without a message and perhaps
+    with another code. But what could not be started has no helper in it."""
+    if isinstance(cloud.state, Waiting):
+        return cloud
+    if isinstance(cloud.state, Exit) and cloud.state.reason == START_ERROR:
+        return cloud
+    if creating:
+        return replace(cloud, state=Waiting(creating))
+    if isinstance(cloud.state, Running):
         return cloud
     at = cloud.state.started_at or group.accepted_at or cloud.state.finished_at
     return replace(cloud, state=Running(at))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from bridge.adapter import YES, Adapter, Containers, Dial, Exec, Level, Support, no
+from bridge.adapter import YES, Adapter, Containers, Dial, Exec, FillsIn, Level, Support, no
 from bridge.errors import Invalid, Violation
 from bridge.pods import Manifest, schema
 from bridge.pods.defaults import explicit_fields
@@ -242,7 +242,7 @@ def judge(adapter: Adapter, manifest: Manifest, workload: Workload) -> Assessmen
     found = assess(adapter, manifest)
     more = list(adapter.check(workload))
     late = late_fields(manifest)
-    if late and not isinstance(adapter, Containers):
+    if late and not isinstance(adapter, Containers | FillsIn):
         words = "the pod's addresses are not known here before its containers start"
         more += [Violation(where, words) for where in late]
     if isinstance(adapter, Containers):

@@ -25,7 +25,7 @@ from bridge.provider.record import Record
 from bridge.provider.stats import stats
 from bridge.provider.streams import serve_attach, serve_exec, serve_port_forward
 from bridge.provider.tracker import Tracker
-from bridge.provider.translate import Request, pod_request, translate
+from bridge.provider.translate import MARKERS, Request, pod_request, translate
 from bridge.provider.update import apply, assess, with_kept_files
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
@@ -135,7 +135,7 @@ class Provider:
             return pb.UpdatePodResponse(generation=record.generation)
         # The same generation may come with other contents: those of what the pod refers to.
         manifest = _manifest(request.manifest, identity)
-        workload = self._translate(request, manifest, record.start_time)
+        workload = self._translate(request, manifest, record.start_time, backend.adapter)
         if record.workload is not None and not workload.pull_credentials:
             # An update carries no credentials: those of the creation stay.
             kept = record.workload.pull_credentials
@@ -301,7 +301,7 @@ class Provider:
         assessed: dict[str, Assessment] = {}
         workloads: dict[str, Workload] = {}
         for backend in backends:
-            workload = self._translate(record.request, manifest, record.start_time)
+            workload = self._translate(record.request, manifest, record.start_time, backend.adapter)
             assessed[backend.name] = (
                 judge(backend.adapter, manifest, workload) if judged else Assessment()
             )
@@ -317,9 +317,14 @@ class Provider:
         return placed.names, assessed[chosen].approximations
 
     def _translate(
-        self, request: Request, manifest: Manifest, start_time: float | None
+        self,
+        request: Request,
+        manifest: Manifest,
+        start_time: float | None,
+        adapter: seam.Adapter,
     ) -> Workload:
-        workload = translate(request, manifest, start_time=start_time)
+        late = MARKERS if isinstance(adapter, seam.FillsIn) else None
+        workload = translate(request, manifest, start_time=start_time, late=late)
         return replace(workload, hard_stop=self._hard_stop(workload))
 
     def _hard_stop(self, workload: Workload) -> float:

@@ -21,6 +21,7 @@ from bridge.provider.handlers import action, probe
 from bridge.provider.volumes import volumes
 from bridge.rpc.v1 import pod_pb2, provider_pb2
 from bridge.workload import (
+    LATE,
     Container,
     Dns,
     EnvVar,
@@ -40,6 +41,14 @@ Request = provider_pb2.CreatePodRequest | provider_pb2.UpdatePodRequest
 """What asks for a pod as it should be."""
 Late = Mapping[int, str]
 """Values of late references by `LateReference` number."""
+
+MARKERS: Late = {
+    pod_pb2.LATE_REFERENCE_POD_IP: LATE["podIP"],
+    pod_pb2.LATE_REFERENCE_POD_IPS: LATE["podIPs"],
+    pod_pb2.LATE_REFERENCE_HOST_IP: LATE["hostIP"],
+    pod_pb2.LATE_REFERENCE_HOST_IPS: LATE["hostIPs"],
+}
+"""For who fills in the values by itself."""
 
 LISTS = (
     ("initContainers", Role.INIT),

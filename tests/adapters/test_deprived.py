@@ -20,11 +20,12 @@ from contract import (
 )
 from deprived_kit import DeprivedBench, helper, says_started  # noqa: F401 - a fixture
 from engine_kit import IMAGE, EngineBench, EngineContract, engine_address, image  # noqa: F401 - a fixture
+from support.channels import soon
 from support.paper_registry import PaperRegistry, serving
 
 from bridge.errors import Unsupported
 from bridge.helper.program import machine_of
-from bridge.workload import Exit, HelperUse, Observed, RestartPolicy, Role, Waiting
+from bridge.workload import LATE, Exit, HelperUse, Observed, RestartPolicy, Role, Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,23 @@ class TestDeprived(EngineContract):
         written = await log(adapter, pod.identity)
         assert await exit_of(onlooker, pod.identity) == await exit_of(adapter, pod.identity)
         assert await log(onlooker, pod.identity) == written
+
+    async def test_addresses_are_filled_in(self, bench: DeprivedBench) -> None:
+        adapter = await bench.adapter()
+        script = 'echo "$IP $1"; echo "$HOST"; sleep 1000'
+        one = container(
+            *("sh", "-c", script, "sh", f"({LATE['podIPs']})"),
+            env={"IP": LATE["podIP"], "HOST": LATE["hostIP"]},
+        )
+        pod = workload(one)
+        await bench.launch(adapter, pod)
+        found = await until(adapter, pod.identity, is_running)
+        wanted = f"{found.pod_ips[0]} ({','.join(found.pod_ips)})\n{found.host_ips[0]}\n"
+
+        async def written() -> bool:
+            return (await log(adapter, pod.identity)).decode() == wanted
+
+        await soon(written)
 
     async def test_a_pod_can_go_without_the_helper(self, bench: DeprivedBench) -> None:
         adapter = await bench.adapter()

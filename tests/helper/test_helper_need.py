@@ -8,7 +8,9 @@ import pytest
 
 from bridge.helper.need import Gift, lost, needs, wraps
 from bridge.workload import (
+    LATE,
     Container,
+    EnvVar,
     ExecAction,
     File,
     Files,
@@ -67,6 +69,16 @@ def test_a_pod_of_one_container_that_runs_once_needs_nothing() -> None:
             "spec.containers[0].terminationMessagePath",
             Gift.MESSAGES,
             pod(replace(PLAIN, termination_message_path="/tmp/message")),
+        ),
+        (
+            "spec.containers[0].env[IP]",
+            Gift.ADDRESSES,
+            pod(replace(PLAIN, env=(EnvVar("IP", f"at {LATE['podIP']}"),))),
+        ),
+        (
+            "spec.containers[0].args",
+            Gift.ADDRESSES,
+            pod(replace(PLAIN, args=(f"--at={LATE['hostIP']}",))),
         ),
         ("spec.containers[0].stdin", Gift.STREAMS, pod(replace(PLAIN, stdin=True))),
         ("spec.containers[0].tty", Gift.STREAMS, pod(replace(PLAIN, tty=True))),

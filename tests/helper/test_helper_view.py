@@ -53,6 +53,14 @@ def test_an_end_of_which_the_helper_has_not_spoken_is_none_yet() -> None:
     assert one.state == Running(1.0)
 
 
+def test_while_the_helper_is_about_to_speak_the_clouds_word_is_not_taken() -> None:
+    for state in (Running(3.0), ENDED):
+        shown = observed(of_cloud(main(state)), None, final=False, creating="PodInitializing")
+        assert shown.containers[0].state == Waiting("PodInitializing")
+    (one,) = observed(of_cloud(main(Running(3.0))), None, final=False).containers
+    assert one.state == Running(3.0)
+
+
 def test_what_the_cloud_could_not_start_has_no_helper_that_could_speak() -> None:
     failed = Exit(128, 4.0, "StartError", message="exec format error")
     (one,) = observed(of_cloud(main(failed)), None, final=False).containers

@@ -37,6 +37,8 @@ _OWN = timedelta(days=30)
 """How long the provider's certificate is good; a new one is made when half of that is over."""
 _SAY = 60.0
 """Seconds between lines of log about those who were turned away."""
+_MANY = 100
+"""Of those who were turned away in that time, from which on it is a warning."""
 _EVENTS = 65536
 """Events that a reader may be behind; then the oldest are gone."""
 _STATS = 5.0
@@ -332,7 +334,9 @@ class Tunnels:
     def _turn_away(self) -> None:
         self._turned_away += 1
         if time.monotonic() - self._said_at > _SAY:
-            _log.warning("%d connections for tunnels came to nothing", self._turned_away)
+            # A few are helpers whose container ended just then.
+            level = logging.WARNING if self._turned_away >= _MANY else logging.DEBUG
+            _log.log(level, "%d connections for tunnels came to nothing", self._turned_away)
             self._said_at, self._turned_away = time.monotonic(), 0
 
     def _renew(self) -> None:
