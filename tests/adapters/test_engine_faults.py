@@ -28,7 +28,7 @@ from bridge.rpc.v1 import stream_pb2 as st
 
 pytestmark = pytest.mark.slow
 
-_PATIENCE = 40.0
+_PATIENCE = 120.0
 """Seconds after which a wait for the engine gives up; it takes one or two."""
 _MIB = 1024 * 1024
 

@@ -31,7 +31,7 @@ from bridge.rpc.v1 import provider_pb2 as pb
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "examples" / "provider-go"
 CLUSTER = str(uuid.uuid4())
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that anything may take."""
 OLD = 7 * 86400
 """Seconds after which a built program is removed from the cache."""

@@ -31,7 +31,7 @@ from bridge.helper.record import Record, read
 from bridge.workload import Container, ContainerState, Identity, RestartPolicy, Role, Workload
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that anything may take."""
 KEY = bytes(range(32))
 IDENTITY = Identity("c", "n", "ns", "p", "uid-1", 2)

@@ -78,7 +78,7 @@ async def test_stop_reaches_all_containers_through_the_watcher(make: Make, tmp_p
         report = await state_of(
             made.tunnels, "m", lambda state: isinstance(state, Exit) and state.code == 137
         )
-        assert 1.5 < time.monotonic() - began < 3.5
+        assert 1.5 < time.monotonic() - began < 10
         assert report.record.by == "watch"
         await asyncio.to_thread(made.pod.end)
     assert not await made.tunnels.stop(IDENTITY, 1)
@@ -260,7 +260,7 @@ async def test_without_a_provider_all_is_as_without_a_tunnel(make: Make) -> None
     began = time.monotonic()
     pod.all()
     states = pod.states()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 9
     assert isinstance(states["m"].state, Exit)
     assert states["m"].state.code == 7
     assert pod.join("m", 7) == (b"out\n", b"err\n")
@@ -273,7 +273,7 @@ async def test_a_provider_that_says_nothing_holds_up_no_exit(make: Make) -> None
         began = time.monotonic()
         pod.all()
         assert (await asyncio.to_thread(pod.states))["m"].state.code == 7  # type: ignore[union-attr]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 9
 
 
 async def test_another_providers_authority_is_refused_by_the_helper(make: Make) -> None:

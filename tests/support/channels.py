@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from bridge.adapter import Channel
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 """Seconds after which a test that waits for the thing itself gives up."""
 
 

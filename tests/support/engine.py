@@ -27,7 +27,7 @@ from urllib.parse import quote
 BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
 EXAMPLES = "docker.io/library/busybox:1.37"
 """What the examples name."""
-_PATIENCE = 30.0
+_PATIENCE = 90.0
 """Seconds that the service may take to listen; it takes 0.1."""
 _CONF = """\
 [engine]

@@ -37,7 +37,7 @@ from bridge.rpc.v1 import pod_pb2
 from bridge.workload import Identity
 
 NODE = "n"
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that anything may take."""
 ADMIN = User("admin", ("system:authenticated",))
 TOKEN = "let-me-in-3f9a"

@@ -22,7 +22,7 @@ from bridge.kubelet.streams import Forwarded, RemoteCommand, Wanted
 from bridge.kubelet.streams.upgrade import command, forward
 
 SUCCESS = {"metadata": {}, "status": "Success"}
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that anything may take."""
 
 
