@@ -146,9 +146,14 @@ class Record:
 
     def seen(self) -> Observed | None:
         """What was last observed, with what probes and hooks know."""
-        if self.observed is None or self.workload is None:
+        if self.observed is None or self.workload is None or self._is_cared_for_there:
             return self.observed
         return overlaid(self.workload, self.observed, self.health)
+
+    @property
+    def _is_cared_for_there(self) -> bool:
+        """Whether probes and hooks are the backend's own matter, and it tells what they know."""
+        return self.backend is not None and self.backend.containers is None
 
     def health_of(self, state: ContainerState) -> Health:
         """What is known of this run of a container; what was known of an earlier one ends."""
@@ -246,7 +251,8 @@ class Record:
         found = []
         for name in names:
             if (state := seen.get(name)) is not None:
-                state = shown(wanted.get(name), state, self.health.get(name))
+                if not self._is_cared_for_there:
+                    state = shown(wanted.get(name), state, self.health.get(name))
                 found.append(container_to_wire(state, waiting.get(name)))
             elif name in waiting:
                 found.append(waiting_to_wire(name, waiting[name]))
