@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 )
 
 // place writes a tree's files. Nothing is written outside of its root, whatever links are in it.
@@ -69,7 +70,12 @@ func folders(root *os.Root, tree Tree, below string, mode fs.FileMode) error {
 }
 
 func write(root *os.Root, tree Tree, one File) error {
-	if err := root.Remove(one.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := root.Remove(one.Path)
+	if errors.Is(err, syscall.EBUSY) {
+		// To write into it would change what others see of it as well.
+		return errors.New("a file that is mounted there is in the way")
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	file, err := root.OpenFile(one.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
