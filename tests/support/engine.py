@@ -27,6 +27,7 @@ from urllib.parse import quote
 BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
 EXAMPLES = "docker.io/library/busybox:1.37"
 """What the examples name."""
+_ROUNDS = 6
 _PATIENCE = 90.0
 """Seconds that the service may take to listen; it takes 0.1."""
 _CONF = """\
@@ -85,12 +86,16 @@ def owned(owner: str) -> list[str]:
 
 def remove(owner: str) -> None:
     """Removes what a failed test has left."""
-    left = owned(owner)
-    for kind in ("containers", "containers", "volumes"):
-        # Twice: the pause container cannot go before those that share its namespaces.
-        for one in left:
-            with contextlib.suppress(LookupError):
-                call("DELETE", f"/{kind}/{one}?force=1&v=1")
+    for _ in range(_ROUNDS):
+        # The engine's list fails where something goes meanwhile, and a pause container cannot go
+        # before those that share its namespaces.
+        with contextlib.suppress(LookupError):
+            if not (left := owned(owner)):
+                return
+            for kind in ("containers", "volumes"):
+                for one in left:
+                    with contextlib.suppress(LookupError):
+                        call("DELETE", f"/{kind}/{one}?force=1&v=1")
 
 
 @cache
