@@ -36,7 +36,7 @@ from bridge.helper.need import lost, wraps
 from bridge.helper.payload import Settings
 from bridge.helper.program import machine_of, program
 from bridge.helper.record import LONGEST, Record, read
-from bridge.helper.tunnel import NotConnected, Tunnels
+from bridge.helper.tunnel import NotConnected, Reported, Tunnels
 from bridge.helper.wrap import INSTALL, OURS, WATCH, Process, bare, place_of, wrap
 from bridge.registry import RegistryClient
 from bridge.workload import Exit, Files, Identity, Key, Observed, Workload
@@ -86,6 +86,7 @@ class Deprived:
         self._known: dict[Key, Identity] = {}
         self._records: dict[Key, Record | None] = {}
         self._failures: dict[Key, str] = {}
+        self._said: dict[Key, Record] = {}
         self._creating: dict[Key, str] = {}
         self._without: dict[Key, str] = {}
         """Why a pod has no helper, of those that were to have one."""
@@ -149,6 +150,8 @@ class Deprived:
         """What helpers say is news of their pods."""
         async with aclosing(self._tunnels.events()) as events:
             async for event in events:
+                if isinstance(event, Reported):
+                    self._said[event.key] = event.record
                 if (identity := self._known.get(event.key)) is not None:
                     self._engine.notices.tell(identity)
 
@@ -210,7 +213,14 @@ class Deprived:
         shown = {one.identity.key: one for one in await asyncio.gather(*map(self._view, found))}
         for one in (*self._group.pending(), *coming):
             shown.setdefault(one.identity.key, one)
-        for known in (self._records, self._failures, self._known, self._without, self._creating):
+        for known in (
+            self._records,
+            self._failures,
+            self._known,
+            self._without,
+            self._creating,
+            self._said,
+        ):
             for key in known.keys() - shown.keys():
                 del known[key]
         return [shown[key] for key in sorted(shown)]
@@ -231,8 +241,7 @@ class Deprived:
             return replace(group, ended=group.ended or ended, message=words)
         self._known[key] = group.identity
         if not view.is_over(group):
-            helpers = self._tunnels.pod(key)
-            said = helpers.record if helpers is not None else None
+            said = self._heard(key)
             is_young = time.time() < (group.accepted_at or 0.0) + _SPEAKS
             waits = self._creating.get(key, "ContainerCreating") if is_young else ""
             return view.observed(group, said, final=False, creating=waits)
@@ -243,7 +252,8 @@ class Deprived:
                 loop = asyncio.get_running_loop()
                 loop.call_later(_AGAIN, self._engine.notices.tell, group.identity)
                 own = [one for one in group.containers if not one.name.startswith(OURS)]
-                return view.observed(replace(group, containers=tuple(own)), None, final=False)
+                said = self._heard(key)
+                return view.observed(replace(group, containers=tuple(own)), said, final=False)
             self._records[key] = found
             first = group.container(INSTALL)
             if self._records[key] is None and first is not None:
@@ -251,6 +261,13 @@ class Deprived:
         record = self._records[key]
         words = self._failures.get(key, "").strip()
         return view.observed(group, record, final=record is not None, installing=words)
+
+    def _heard(self, key: Key) -> Record | None:
+        """What a helper of the pod has said last; it may be gone by now."""
+        helpers = self._tunnels.pod(key)
+        if helpers is not None and helpers.record is not None:
+            self._said[key] = helpers.record
+        return self._said.get(key)
 
     async def _record(self, identity: Identity) -> Record | None:
         log = await self._tail(identity, WATCH, 2 * LONGEST)

@@ -32,6 +32,8 @@ const (
 	again = 100 * time.Millisecond
 	// retry is how soon a start is tried again that this host failed at.
 	retry = 5 * time.Second
+	// slack is how much later than the provider a keeper ends what is over its time.
+	slack = 5 * time.Second
 )
 
 // pods keeps every pod on its way: start, restart, end, removal. It is level-triggered: a step
@@ -430,7 +432,8 @@ func (all *pods) start(p *pod, one container, now time.Time) time.Time {
 	hardStop := all.maxRun
 	if seconds := p.manifest.Spec.ActiveDeadlineSeconds; seconds != nil {
 		due := p.Start.Add(time.Duration(*seconds) * time.Second)
-		hardStop = min(hardStop, max(0, due.Sub(now)))
+		// Later than we would do it, who know what it means: this is for when we are gone.
+		hardStop = min(hardStop, max(0, due.Sub(now))+slack)
 	}
 	folder := all.runFolder(p, one.Name, restart)
 	err := startRun(folder, order{
