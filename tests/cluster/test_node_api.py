@@ -220,7 +220,8 @@ def test_port_forward(place: Place, room: Namespace, way: str) -> None:
     command = [sys.executable, "-c", SERVER, str(port)]
     place.pod(room, name, containers=[{"name": "main", "image": "x", "command": command}])
     # kubectl gives up its whole session at the first connection that nothing in the pod takes.
-    until(lambda: "listening" in room.kubectl("logs", name, code=None).out, "the server listens")
+    place.running(room, name)
+    until(lambda: "listening" in room.kubectl("logs", name).out, "the server listens")
     with going(room, "port-forward", name, f":{port}") as forwarding:
         assert forwarding.stdout is not None
         said = forwarding.stdout.readline().decode()
