@@ -41,6 +41,7 @@ COMMANDS = {
     "install": "Print manifests that keep nodes from inside a cluster",
     "doctor": "Say what is wrong between here, the API server and the provider",
     "conformance": "Judge any provider by the contract, over the wire",
+    "simulate": "Run a cloud on this machine, for its own SDKs",
     "completion": "Print shell completion",
     "version": "Print versions",
 }

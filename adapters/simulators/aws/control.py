@@ -1,0 +1,78 @@
+"""`/_podbridge/`: asking for faults, and reading what has happened. JSON, no signature."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from pydantic import ValidationError
+
+from adapters.simulators.aws.account import Account
+from adapters.simulators.aws.protocols import Answer
+from adapters.simulators.aws.restxml import Request
+from adapters.simulators.aws.scenario import violations
+from adapters.simulators.aws.settings import Fault
+from adapters.simulators.aws.shapes import Json
+
+PREFIX = "/_podbridge/"
+
+
+class Control:
+    """The control API of one account."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._calls: Mapping[tuple[str, str], Callable[[Request], Answer]] = {
+            ("GET", "faults"): self._list,
+            ("POST", "faults"): self._add,
+            ("DELETE", "faults"): self._clear,
+            ("GET", "health"): self._health,
+            ("GET", "ledger"): self._ledger,
+        }
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to a request whose path begins with `PREFIX`."""
+        what = request.path.removeprefix(PREFIX).strip("/")
+        call = self._calls.get((request.method, what))
+        if call is not None:
+            return call(request)
+        if request.method == "DELETE" and what.startswith("faults/"):
+            return self._remove(what.removeprefix("faults/"))
+        known = ", ".join(f"{method} {PREFIX}{path}" for method, path in self._calls)
+        return _json(404, {"error": f"no such call; there are: {known}, DELETE {PREFIX}faults/ID"})
+
+    def _list(self, request: Request) -> Answer:
+        return _json(200, {"faults": [one.as_json() for one in self._account.faults.all()]})
+
+    def _add(self, request: Request) -> Answer:
+        try:
+            fault = Fault.model_validate(json.loads(request.body))
+        except ValidationError as error:
+            return _json(400, {"errors": [str(one) for one in violations(error, Fault, "")]})
+        except ValueError as error:
+            return _json(400, {"errors": [f"the body is no JSON: {error}"]})
+        if not fault.task:
+            return _json(201, self._account.faults.add(fault).as_json())
+        if not self._account.ecs.tasks.befall(fault.task, fault.kind, fault.seconds):
+            return _json(404, {"errors": [f"task: no task {fault.task}"]})
+        return _json(201, {"task": fault.task, "kind": fault.kind, "id": ""})
+
+    def _clear(self, request: Request) -> Answer:
+        self._account.faults.clear()
+        return _json(200, {"faults": []})
+
+    def _remove(self, id_: str) -> Answer:
+        if self._account.faults.remove(id_):
+            return _json(200, {"removed": id_})
+        return _json(404, {"error": f"no fault {id_}"})
+
+    def _health(self, request: Request) -> Answer:
+        broken = self._account.mistakes
+        return _json(500 if broken else 200, {"broken": broken})
+
+    def _ledger(self, request: Request) -> Answer:
+        return _json(200, self._account.ledger.as_json())
+
+
+def _json(status: int, body: Json) -> Answer:
+    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"})

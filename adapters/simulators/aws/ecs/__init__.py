@@ -1,0 +1,1 @@
+"""Amazon ECS on Fargate: clusters, task definitions, tasks and their lives."""

@@ -1,0 +1,227 @@
+"""Really running a task's containers, by one of this project's own adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from adapters.simulators.aws.names import hex_id
+from bridge.adapter import Channel, LogOptions
+from bridge.errors import BridgeError, NotFound, Violation
+from bridge.workload import ContainerState, Identity, Observed, Workload
+
+_logger = logging.getLogger(__name__)
+
+_LOOK = 0.25
+"""Seconds between lists: an adapter's events are hints only."""
+_SHARE = 10
+"""A list that takes long is made so many times its own duration apart."""
+_CHECK_OUTPUT = 64 * 1024
+
+
+class Backend(Protocol):
+    """What of an adapter is used here: both `engine` and `process` have all of it."""
+
+    async def open(self) -> None:
+        """As `bridge.adapter.Adapter`."""
+
+    async def close(self) -> None:
+        """As `bridge.adapter.Adapter`."""
+
+    def check(self, workload: Workload) -> Sequence[Violation]:
+        """As `bridge.adapter.Adapter`."""
+
+    async def run(self, workload: Workload) -> None:
+        """As `bridge.adapter.Adapter`."""
+
+    async def list(self) -> Sequence[Observed]:
+        """As `bridge.adapter.Adapter`."""
+
+    async def delete(self, identity: Identity) -> None:
+        """As `bridge.adapter.Adapter`."""
+
+    async def start(self, workload: Workload, container: str, restart: int) -> None:
+        """As `bridge.adapter.Containers`."""
+
+    async def kill(self, identity: Identity, container: str, grace: float) -> None:
+        """As `bridge.adapter.Containers`."""
+
+    def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """As `bridge.adapter.Logs`."""
+
+    def events(self) -> AsyncIterator[Observed]:
+        """As `bridge.adapter.Events`."""
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Channel:
+        """As `bridge.adapter.Exec`."""
+
+
+class Runner:
+    """An adapter, and what is true of each task in it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._folder = (
+            Path(tempfile.mkdtemp(prefix="podbridge-aws-")) if kind == "process" else None
+        )
+        self._backend = _make(kind, self._folder)
+        self._seen: dict[str, Observed] = {}
+        self._ours: set[str] = set()
+        self._listeners: dict[str, Callable[[], None]] = {}
+        self._watching: list[asyncio.Task[None]] = []
+
+    @property
+    def has_images(self) -> bool:
+        """Whether images are used; else a command runs on this host as it is."""
+        return self.kind != "process"
+
+    async def open(self) -> None:
+        """Unavailable where the adapter cannot run anything here."""
+        try:
+            await self._backend.open()
+        except BaseException:
+            self._remove_folder()
+            raise
+        self._watching = [
+            asyncio.create_task(self._follow(), name="runner events"),
+            asyncio.create_task(self._look(), name="runner list"),
+        ]
+
+    async def close(self) -> None:
+        """Ends and removes all that is left of what was run."""
+        for one in self._watching:
+            one.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        with contextlib.suppress(BridgeError):
+            ours = [one for one in await self._backend.list() if one.identity.uid in self._ours]
+            await asyncio.gather(*(self._backend.delete(one.identity) for one in ours))
+        await self._backend.close()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(BridgeError):
+                async for observed in self._backend.events():
+                    self._note(observed)
+            await asyncio.sleep(_LOOK)
+
+    async def _look(self) -> None:
+        pause = _LOOK
+        while True:
+            await asyncio.sleep(pause)
+            if not self._listeners:
+                continue
+            begun = time.monotonic()
+            try:
+                for observed in await self._backend.list():
+                    self._note(observed)
+            except BridgeError as error:
+                _logger.warning("cannot list what runs: %s", error)
+            pause = max(_LOOK, _SHARE * (time.monotonic() - begun))
+
+    def _note(self, observed: Observed) -> None:
+        uid = observed.identity.uid
+        if uid in self._listeners and self._seen.get(uid) != observed:
+            self._seen[uid] = observed
+            self._listeners[uid]()
+
+    def listen(self, uid: str, heard: Callable[[], None]) -> None:
+        """Calls that whenever something of the task has changed, until it is deleted."""
+        self._ours.add(uid)
+        self._listeners[uid] = heard
+
+    def state(self, uid: str, container: str) -> ContainerState | None:
+        """What was last seen of a container."""
+        observed = self._seen.get(uid)
+        return observed.container(container) if observed is not None else None
+
+    def address(self, uid: str) -> str:
+        """The task's own address, where it has one of its own."""
+        observed = self._seen.get(uid)
+        return observed.pod_ips[0] if self.has_images and observed and observed.pod_ips else ""
+
+    async def prepare(self, workload: Workload) -> str:
+        """Makes what the containers share; what is wrong with the task, or nothing."""
+        problems = self._backend.check(workload)
+        if problems:
+            return "; ".join(str(one) for one in problems)
+        try:
+            await self._backend.run(workload)
+        except BridgeError as error:
+            return error.message
+        return ""
+
+    async def start(self, workload: Workload, container: str) -> str:
+        """Starts a container; what stood in its way, or nothing."""
+        try:
+            await self._backend.start(workload, container, 0)
+        except BridgeError as error:
+            return error.message
+        return ""
+
+    async def kill(self, identity: Identity, container: str, grace: float) -> None:
+        """SIGTERM, then SIGKILL `grace` real seconds later."""
+        with contextlib.suppress(NotFound):
+            await self._backend.kill(identity, container, grace)
+
+    async def delete(self, identity: Identity) -> None:
+        """Removes what is left of a task."""
+        self._listeners.pop(identity.uid, None)
+        self._seen.pop(identity.uid, None)
+        try:
+            await self._backend.delete(identity)
+        except BridgeError as error:
+            _logger.warning("cannot remove task %s: %s", identity.uid, error)
+
+    async def lines(self, identity: Identity, container: str) -> AsyncIterator[bytes]:
+        """A container's log to its end: time, a space, the line; in pieces of any length."""
+        options = LogOptions(follow=True, timestamps=True)
+        async for piece in self._backend.logs(identity, container, options):
+            yield piece
+
+    async def terminal(self, identity: Identity, container: str, command: Sequence[str]) -> Channel:
+        """A command with a terminal. BridgeError."""
+        return await self._backend.exec(identity, container, command, stdin=True, tty=True)
+
+    async def succeeds(self, identity: Identity, container: str, command: Sequence[str]) -> bool:
+        """Whether a command in the container exits with 0."""
+        try:
+            channel = await self._backend.exec(identity, container, command, stdin=False, tty=False)
+        except BridgeError:
+            return False
+        try:
+            left = _CHECK_OUTPUT
+            while (piece := (await channel.read())[1]) and left > 0:
+                left -= len(piece)
+            return await channel.wait() == 0
+        except BridgeError:
+            return False
+        finally:
+            await channel.close()
+
+
+def _make(kind: str, folder: Path | None) -> Backend:
+    made: Any
+    if kind == "process":
+        from adapters.process import Adapter, Options  # noqa: PLC0415 - only what is used
+
+        made = Adapter("aws-simulator", Options(root=folder))
+    else:
+        from adapters import engine  # noqa: PLC0415 - only what is used
+
+        made = engine.make("aws-simulator", engine.Options(owner=f"podbridge-aws-{hex_id(8)}"))
+    backend: Backend = made
+    return backend
