@@ -56,7 +56,7 @@ _LIFETIME = timedelta(days=7)
 _PORTS = (16384, 16384)
 """The first, and how many: below those that connections going out take on most machines."""
 _TRIES = 32
-_COMING = 5.0
+_COMING = 20.0
 """Seconds for which somebody who wants something of a helper waits for it to connect."""
 _WORDS = 1024
 """Bytes of what a failed install wrote that are shown."""
