@@ -52,7 +52,7 @@ class TestDeprived(EngineContract):
 
     async def test_runs_are_numbered(self, bench: Bench) -> None:
         adapter = await bench.adapter()
-        # The engine may be late to read, and to put a time to, what was written right before an end.
+        # The engine may be late to put a time to what was written right before an end.
         one = container("sh", "-c", "cat /proc/sys/kernel/random/uuid; sleep 1; exit 4")
         pod = workload(replace(one, restart_policy=RestartPolicy.ON_FAILURE))
         await bench.launch(adapter, pod)
