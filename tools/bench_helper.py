@@ -121,14 +121,21 @@ def _look(uid: str, seen: _Seen) -> None:
             seen.memory["watch"].append(_resident(state["Pid"]))
         elif name == "main":
             first = int(state["Pid"])
-            children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-            seen.run.append(_started(int(children[0])) - _started(first))
+            seen.run.append(_started(_child(first)) - _started(first))
             seen.memory["run"].append(_resident(first))
 
 
 def _time(text: str) -> float:
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
+
+
+def _child(pid: int) -> int:
+    """The command's process: any thread of the helper may have begun it."""
+    for one in Path(f"/proc/{pid}/task").glob("*/children"):
+        if found := one.read_text().split():
+            return int(found[0])
+    raise RuntimeError(f"process {pid} has begun nothing")
 
 
 def _started(pid: int) -> float:
