@@ -310,6 +310,8 @@ class Deprived:
         self._records.pop(identity.key, None)
         self._failures.pop(identity.key, None)
         self._without.pop(identity.key, None)
+        self._said.pop(identity.key, None)
+        self._creating.pop(identity.key, None)
 
     async def events(self) -> AsyncIterator[Observed]:
         """Pods as their containers start and end, and as what they wait for changes."""
