@@ -18,6 +18,7 @@ from adapters.engine.images import Image
 from adapters.engine.notices import Listener
 from adapters.engine.observe import Entry, Pod
 from bridge.errors import BridgeError
+from bridge.helper.hosting import creating
 from bridge.helper.wrap import INSTALL, WATCH
 from bridge.workload import (
     ContainerState,
@@ -25,7 +26,6 @@ from bridge.workload import (
     Identity,
     Key,
     Observed,
-    Role,
     Running,
     Waiting,
     Workload,
@@ -60,12 +60,6 @@ class Roles:
     """Runs before all others; empty: none does."""
     essential: str
     """Ends all others with its own end. It is made last."""
-
-
-def creating(workload: Workload) -> str:
-    """What its containers wait for before they begin, as the kubelet calls it."""
-    inits = any(one.role is not Role.MAIN for one in workload.containers)
-    return "PodInitializing" if inits else "ContainerCreating"
 
 
 def roles(names: Collection[str]) -> Roles:
