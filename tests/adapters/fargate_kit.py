@@ -20,7 +20,7 @@ from support.channels import PATIENCE, soon
 from adapters.fargate import Adapter, Options, furnish
 from adapters.simulators.aws import Settings, Simulator
 from bridge.helper.program import machine_of, pinned
-from bridge.workload import HelperUse, Identity, Workload
+from bridge.workload import Exit, HelperUse, Identity, Observed, Running, Workload
 from helper.build import build, digest
 
 SCALE = 200.0
@@ -117,6 +117,30 @@ class FargateBench(Bench):
         adapter = await self.adapter()
         running = await adapter._tasks._listed(desiredStatus="RUNNING")
         return [*running, *await adapter._store.marks(), *await adapter._store.payloads()]
+
+
+class HelpedBench(FargateBench):
+    """The same, with the helper in every pod."""
+
+    def __init__(self, state: Path, cloud: Cloud | None = None, **options: Any) -> None:
+        super().__init__(state, cloud, **{"helper": HelperUse.ALWAYS, **options})
+
+    async def reachable(self, adapter: Any, who: Identity) -> None:
+        """Its helpers come back by themselves."""
+        await until(adapter, who, says_started)
+
+
+def has_begun(observed: Observed) -> bool:
+    """Whether its container has ended, or its helper says that it runs."""
+    (one,) = observed.containers
+    return isinstance(one.state, Exit) or (
+        isinstance(one.state, Running) and one.started is not None
+    )
+
+
+def says_started(observed: Observed) -> bool:
+    """Whether the helper itself says so, and not ECS alone."""
+    return is_running(observed) and observed.containers[0].started is True
 
 
 @pytest.fixture(scope="module", autouse=True)
