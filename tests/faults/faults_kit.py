@@ -67,7 +67,7 @@ class Sky(ABC):
         """Has `hear` called with a call's name once the cloud has done it, before the answer."""
 
     @abstractmethod
-    def left(self) -> Sequence[str]:
+    async def left(self) -> Sequence[str]:
         """All that costs or tells something of a pod, and should be gone with it."""
 
     @abstractmethod
@@ -88,6 +88,7 @@ class Attended:
     lives: int = 0
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     session: Session | None = None
+    _doomed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begin(self) -> None:
         """Somebody attends it from now on, with a provider that knows nothing."""
@@ -118,15 +119,44 @@ class Attended:
             waiting.cancel()
         assert self.session.over.is_set(), [one for one in self._tasks if one.done()]
 
+    def doom(self, *calls: int) -> None:
+        """Kills it once the cloud has done so many calls, and again after so many more."""
+        left = list(calls)
+
+        def count(_: str) -> None:
+            if left:
+                left[0] -= 1
+                if left[0] <= 0:
+                    left.pop(0)
+                    self._doomed.set()
+
+        self.sky.calls(count)
+
+    async def revived(self) -> None:
+        """`over`, whoever is killed on the way there: another one comes at once."""
+        while True:
+            over = asyncio.create_task(self.over())
+            doom = asyncio.create_task(self._doomed.wait())
+            await asyncio.wait([over, doom], return_when=asyncio.FIRST_COMPLETED)
+            doom.cancel()
+            if not self._doomed.is_set():
+                return over.result()
+            over.cancel()
+            await asyncio.gather(over, return_exceptions=True)
+            self._doomed.clear()
+            await self.kill()
+            self.begin()
+
     def pods(self) -> list[Manifest]:
         """The pods as they are shown."""
         assert self.session is not None
         return list(self.session.store.pods.values())
 
-    def delete(self) -> None:
-        """All of it is to go."""
-        assert self.session is not None
-        self.session.delete()
+    async def delete(self) -> None:
+        """All of it is to go: somebody comes for that."""
+        await self.kill()
+        self.run.order_deletion()
+        self.begin()
 
     def ran(self) -> Counter[str]:
         """How often each pod has begun to run, by its index."""
