@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_engine
+import bench_fargate
 import bench_helper
 import bench_rpc
 import bench_streams
@@ -93,6 +94,7 @@ PARTS: Sequence[Callable[[Mapping[str, str], Path], Iterator[Figure]]] = (
     bench_engine.pods_on_engine,
     bench_engine.quiet,
     bench_helper.helper,
+    bench_fargate.fargate,
     bench_virtual.virtual_node,
 )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bench_kit import LIMIT, PODBRIDGE, Figure, NotHere, Pods, in_loop, serving
+from bench_kit import LIMIT, PODBRIDGE, Figure, NotHere, Pods, cpu, in_loop, serving
 
 from bridge.errors import BridgeError
 from bridge.rpc import streams
@@ -235,17 +235,11 @@ async def _quiet(address: str, pid: int, pods: int) -> float:
         async with asyncio.timeout(QUIET_START):
             await made.run(pods, "none" if "process" in address else engine.BUSYBOX, FOREVER)
         await asyncio.sleep(2)
-        before = _cpu(pid)
+        before = cpu(pid)
         await asyncio.sleep(QUIET_FOR)
-        return (_cpu(pid) - before) / QUIET_FOR * 100
+        return (cpu(pid) - before) / QUIET_FOR * 100
     except (TimeoutError, BridgeError) as error:
         raise RuntimeError(f"quiet pods: {error or 'they do not all run'}") from error
     finally:
         await made.delete()
         await provider.close()
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

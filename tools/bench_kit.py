@@ -13,9 +13,10 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 from bridge.agent.request import Builder, identity
 from bridge.errors import BridgeError
@@ -115,12 +116,13 @@ def median(times: int, arguments: Sequence[str], environment: Mapping[str, str])
 
 @contextlib.contextmanager
 def serving(
-    arguments: Sequence[str], environment: Mapping[str, str]
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    out: IO[bytes] | int = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server of its own process, ended afterwards."""
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
-    )
+    """A server of its own process, ended afterwards. `out`: where it says something."""
+    process = subprocess.Popen(arguments, stdout=out, env=environment, start_new_session=True)
     try:
         yield process
     finally:
@@ -158,6 +160,11 @@ class Pods:
 
     async def run(self, number: int, image: str, command: Sequence[str]) -> None:
         """Has so many pods made; returns once all run."""
+        await self.start(number, image, command)
+        await self.until(lambda pod: any(c.HasField("running") for c in pod.containers))
+
+    async def start(self, number: int, image: str, command: Sequence[str]) -> None:
+        """Has so many pods made."""
         await until_serving(self.provider, self.cluster)
         builder = Builder(Store(self.cluster, NODE, []))
         for _ in range(number):
@@ -165,8 +172,10 @@ class Pods:
             who = identity(self.cluster, NODE, pod)
             self.made.append(who)
             await self.provider.create_pod(await builder.create(pod, who, time.time()))
-        wanted = {one.uid for one in self.made}
-        await self._told(wanted, lambda pod: any(c.HasField("running") for c in pod.containers))
+
+    async def until(self, true_of: Callable[[pod_pb2.PodFacts], bool]) -> None:
+        """Returns once that was true of each of them."""
+        await self._told({one.uid for one in self.made}, true_of)
 
     def _manifest(self, image: str, command: Sequence[str]) -> dict[str, Any]:
         uid = str(uuid.uuid4())
@@ -204,3 +213,17 @@ class Pods:
         gone = pod_pb2.POD_STAGE_GONE
         await self._told({one.uid for one in self.made}, lambda pod: pod.stage == gone)
         self.made.clear()
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory(pid: int) -> int:
+    """Bytes of its own that a process has in memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
