@@ -57,6 +57,8 @@ class Rate:
 
     per_second: float
     burst: float
+    share: float = 0.8
+    """The part of it that we use: others share the account."""
 
 
 @runtime_checkable

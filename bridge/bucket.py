@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from bridge.adapter import Rate
 
-SHARE = 0.8
-"""The part of a documented limit that we use: others share the account."""
 RECOVERY = 0.02
 """The part of the full rate that comes back in each second after a throttle."""
 LOWEST = 0.05
@@ -24,8 +22,8 @@ class Bucket:
     """One API family's budget. `clock` gives seconds that never go back."""
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
-        self._full = rate.per_second * SHARE
-        self._burst = max(1.0, rate.burst * SHARE)
+        self._full = rate.per_second * rate.share
+        self._burst = max(1.0, rate.burst * rate.share)
         self._rate = self._full
         self._tokens = self._burst
         self._clock = clock

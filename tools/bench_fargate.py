@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_kit import PODBRIDGE, START, Figure, NotHere, Pods, cpu, in_loop, memory, serving
+from bench_kit import LIMIT, PODBRIDGE, Figure, NotHere, Pods, cpu, in_loop, memory, serving
 
 from bridge.rpc.client import RemoteProvider
 
@@ -182,7 +182,7 @@ def _account(environment: Mapping[str, str], place: Path, pods: int) -> Iterator
 
 
 def _endpoint(said: Path) -> str:
-    deadline = time.monotonic() + START
+    deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         with contextlib.suppress(ValueError, KeyError):
             return str(json.loads(said.read_text())["endpoint"])

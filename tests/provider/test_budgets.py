@@ -8,7 +8,7 @@ import pytest
 from support import virtual
 
 from bridge.adapter import Rate
-from bridge.bucket import SHARE, Bucket
+from bridge.bucket import Bucket
 from bridge.errors import Throttled
 from bridge.provider.budgets import Budgets
 
@@ -25,7 +25,7 @@ def test_a_burst_then_the_sustained_rate_first_come_first_served() -> None:
         began = virtual.clock()
         await asyncio.gather(*(take(number) for number in range(96)))
         assert order == list(range(96))
-        assert virtual.clock() - began == pytest.approx((96 - 20 * SHARE) / (10 * SHARE), rel=0.02)
+        assert virtual.clock() - began == pytest.approx((96 - 16) / 8, rel=0.02)
 
     virtual.run(story())
 
