@@ -52,7 +52,7 @@ async def cluster_id(api: Api, configured: str | None) -> str:
 
 def own_address(server: str, env: Mapping[str, str]) -> str:
     """The IP address at which the API server at `server` reaches us: POD_IP, or the one from which
-    we reach it. Unavailable where there is no way to it."""
+    we reach it. Unavailable where there is no way to it; Invalid for a POD_IP that is none."""
     if given := env.get("POD_IP"):
         try:
             return str(ipaddress.ip_address(given))
