@@ -566,6 +566,7 @@ def test_a_refusal_does_not_end_the_keeper(tmp_path: Path) -> None:
     assert ("Warning", "CertificateRequestFailed") in [one[:2] for one in told]
 
 
+@pytest.mark.slow
 def test_nothing_imports_the_slow_package_before_it_is_needed() -> None:
     import subprocess
     import sys

@@ -31,6 +31,7 @@ def test_a_replica_keeps_its_name_while_its_folder_lives(tmp_path: Path) -> None
     second.close()
 
 
+@pytest.mark.slow
 def test_a_replica_whose_process_died_is_back(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
