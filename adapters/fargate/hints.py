@@ -1,6 +1,7 @@
-"""EventBridge's news of tasks, from an SQS queue: hints of where to look, and no more.
+"""EventBridge's news of tasks, from an SQS queue: hints of where to look.
 
-They may come late, twice, in any order or not at all; what they say of a task is not used.
+They may come late, twice, in any order or not at all. What they say of a task counts only where ECS
+no longer says anything: it forgets a stopped task after an hour, and the queue keeps its event.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _FIRST, _LONGEST = 1.0, 60.0
 """Seconds before the queue is asked again that did not answer: doubling."""
+_DRAIN = 60.0
+"""Seconds that are spent at most on what has gathered in the queue."""
 
 
 class Hints:
@@ -31,43 +34,61 @@ class Hints:
         self._clients = clients
         self._options = options
         self._watch = watch
+        self._reading = asyncio.Lock()
+        """What one reader has in hand, another does not find."""
 
     async def run(self) -> None:
         """Reads until cancelled. Without a queue there is nothing to read."""
         pause = _FIRST
         while self._options.queue_url:
             try:
-                await self._read()
+                await self._read(LONG_POLL)
                 pause = _FIRST
             except BridgeError as error:
                 _log.warning("the queue of events: %s", error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST)
 
-    async def _read(self) -> None:
+    async def drain(self) -> None:
+        """Reads what there is, since somebody looks for ends that ECS has forgotten."""
+        if self._options.queue_url:
+            deadline = asyncio.get_running_loop().time() + _DRAIN
+            # Without a wait SQS asks only some of its servers.
+            while await self._read(1) and asyncio.get_running_loop().time() < deadline:
+                pass
+
+    async def _read(self, wait: int) -> bool:
+        """Whether there was anything."""
+        async with self._reading:
+            return await self._take(wait)
+
+    async def _take(self, wait: int) -> bool:
         url = self._options.queue_url
         answer = await self._clients.call(
             "sqs",
             "receive_message",
             QueueUrl=url,
             MaxNumberOfMessages=10,
-            WaitTimeSeconds=LONG_POLL,
+            WaitTimeSeconds=wait,
         )
         messages: list[Json] = answer.get("Messages") or []
         for one in messages:
-            if mark := _mark(one, self._options.owner):
-                self._watch.look_at(mark)
+            detail = _detail(one)
+            mark, nonce = names.mark_of(self._options.owner, str(detail.get("startedBy", "")))
+            if mark:
+                await self._watch.heard(mark, nonce, detail)
         if messages:
             entries = [
                 {"Id": str(at), "ReceiptHandle": one["ReceiptHandle"]}
                 for at, one in enumerate(messages)
             ]
             await self._clients.call("sqs", "delete_message_batch", QueueUrl=url, Entries=entries)
+        return bool(messages)
 
 
-def _mark(message: Mapping[str, Any], owner: str) -> str:
-    """The mark of the pod that a message is about; empty: of none of ours, or of no sense."""
+def _detail(message: Mapping[str, Any]) -> Json:
+    """The task that a message is about; empty: it is of no sense."""
     try:
-        return names.mark_of(owner, str(json.loads(message["Body"])["detail"]["startedBy"]))[0]
+        return dict(json.loads(message["Body"])["detail"])
     except (ValueError, KeyError, TypeError):
-        return ""
+        return {}

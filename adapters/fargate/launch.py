@@ -183,8 +183,11 @@ class Launcher:
         return changed
 
     async def _adopt(self, pod: Pod, order: Order) -> bool:
-        """Whether the task of an earlier try, or of another provider, is there."""
+        """Whether the task of an earlier try, or of another provider, is there, or was."""
         if pod.task is not None:
+            return True
+        if order.end is not None:
+            pod.learn(observe.from_event(order.end))
             return True
         if pod.unused == order.token:
             return False

@@ -100,7 +100,9 @@ def group(order: Order, task: Mapping[str, Any], *, warned: bool) -> Observed:
     found = {one["name"]: one for one in task.get("containers") or ()}
     states = tuple(_container(one, found.get(one.name) or {}, task) for one in order.containers)
     is_over = is_stopped(task)
-    taken = is_over and (warned or is_warned(task))
+    # Whoever was warned is taken, also where the task itself takes a while longer to stop.
+    has_ended = is_over or all(isinstance(one.state, Exit) for one in states)
+    taken = has_ended and (warned or is_warned(task))
     said = str(task.get("stoppedReason", ""))
     reason, message = "", ""
     if taken:
@@ -225,6 +227,15 @@ def _addresses(task: Mapping[str, Any]) -> tuple[str, ...]:
                 found[str(one.get("name"))] = str(one.get("value"))
     names = ("privateIPv4Address", "ipv6Address")
     return tuple(found[name] for name in names if name in found)
+
+
+def from_event(detail: Mapping[str, Any]) -> Json:
+    """A task as its event tells of it, with its times as DescribeTasks has them (ValueError: one
+    is none)."""
+    return {
+        name: datetime.fromisoformat(str(value)) if name.endswith("At") else value
+        for name, value in detail.items()
+    }
 
 
 def in_transition(task: Json) -> bool:

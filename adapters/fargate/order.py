@@ -60,6 +60,8 @@ class Order:
     """Which of the subnets was asked for."""
     dead: tuple[str, ...] = ()
     """IDs of tasks that ended before anything of the pod ran."""
+    end: Json | None = None
+    """The last event of its task, where ECS has forgotten the task before anybody saw its end."""
 
     def again(self, token: str, now: float, *, subnet: int = 0, dead: str = "") -> Order:
         """The same, to be asked for anew. Only where what was asked for before is known to be

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 from adapters.fargate import names, observe
 from adapters.fargate.launch import Launcher
@@ -42,8 +43,11 @@ class Watch:
         tasks: Tasks,
         launcher: Launcher,
         logins: Logins,
+        drain: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`drain` hands on (`heard`) all events that wait in the queue."""
+        self._drain = drain
         self._options = options
         self._pods = pods
         self._store = store
@@ -88,6 +92,30 @@ class Watch:
         """That pod may have changed: look at once."""
         self._wanted.add(mark)
         self._nudge.set()
+
+    async def heard(self, mark: str, nonce: str, detail: Json) -> None:
+        """An event of a task that may be the pod's. Of one that ECS has forgotten it is the last
+        word, and is kept with the order before the event goes."""
+        self.look_at(mark)
+        if detail.get("lastStatus") != "STOPPED":
+            return
+        pod = self._pods.get(mark)
+        kept = pod.kept if pod is not None else await self._store.read(mark)
+        if kept is None or kept.order.nonce != nonce or kept.order.end is not None:
+            return
+        arn = str(detail.get("taskArn", ""))
+        is_known = pod is not None and pod.task is not None and not pod.missing
+        if is_known or task_id(arn) in kept.order.dead or await self._tasks.describe([arn]):
+            return
+        try:
+            task = observe.from_event(detail)
+        except ValueError as error:
+            _log.warning("an event of task %s makes no sense: %s", arn, error)
+            return
+        changed = await self._store.change(kept, replace(kept.order, end=detail))
+        if pod is not None:
+            pod.kept = changed
+            self._learn(pod, task)
 
     async def _look(self) -> None:
         wanted, self._wanted = self._wanted, set()
@@ -200,6 +228,8 @@ class Watch:
             marks = await self._store.marks()
             await self._learn_orders(marks)
             await self._learn_tasks(await self._tasks.all())
+            if any(self._is_orphan(pod) for pod in self._pods):
+                await self._drain()
             self._forget_deleted(marks, began)
             self._discovered_at = began
 
@@ -213,6 +243,8 @@ class Watch:
             pod = self._pods.add(Pod(kept.order.identity, kept.order.containers))
             if pod.kept is None and pod.launch is None:
                 pod.kept = kept
+                if kept.order.end is not None:
+                    pod.learn(observe.from_event(kept.order.end))
             self._logins.used(kept.order.logins, mark)
 
     async def _learn_tasks(self, arns: set[str]) -> None:
@@ -234,15 +266,22 @@ class Watch:
         elif pod.launch is None and pod.task is None and task_id(arn) not in pod.kept.order.dead:
             self._learn(pod, task)
 
+    def _is_orphan(self, pod: Pod) -> bool:
+        """Whether its task is gone, and nobody here knows how it ended."""
+        return (
+            pod.kept is not None
+            and pod.task is None
+            and pod.launch is None
+            and pod.kept.order.is_lost(self._clock())
+        )
+
     def _forget_deleted(self, marks: set[str], began: float) -> None:
         for pod in self._pods:
             is_kept = pod.kept is not None and pod.kept.order.accepted_at < began
             if is_kept and pod.mark not in marks and pod.launch is None and pod.is_over:
                 self._pods.forget(pod)
-            elif is_kept and pod.task is None and pod.launch is None and not pod.halt.is_set():
-                assert pod.kept is not None
-                if pod.kept.order.is_lost(self._clock()):
-                    pod.lost_at = self._clock()
+            elif self._is_orphan(pod) and not pod.halt.is_set():
+                pod.lost_at = self._clock()
 
     async def end(self, pod: Pod, reason: str) -> None:
         """Begins to end its task. Errors as of StopTask; NotFound is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -101,7 +102,17 @@ class FargateSky(Sky):
         return len(self.simulator.account.ledger.as_json()["tasks"])
 
     def skip(self, seconds: float) -> None:
+        """The clock of whoever comes is this machine's: orders are made so much older."""
         self.simulator.account.clock.skip(seconds)
+        with self._client("s3") as s3:
+            bucket = self.options["bucket"]
+            for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ()):
+                if "/orders/" in one["Key"]:
+                    with s3.get_object(Bucket=bucket, Key=one["Key"])["Body"] as body:
+                        order = json.load(body)
+                    for name in ("accepted_at", "asked_at"):
+                        order[name] -= seconds
+                    s3.put_object(Bucket=bucket, Key=one["Key"], Body=json.dumps(order))
 
     def reclaim(self, seconds: float, times: int) -> None:
         """So many of the next tasks on Spot are taken back so many real seconds after launch."""

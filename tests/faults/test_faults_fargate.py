@@ -98,7 +98,7 @@ async def test_an_outage_of_five_minutes(sky: FargateSky) -> None:
     async with attended(sky, job(sky, script=script)) as work:
         await until(lambda: sum(work.ran().values()) == 5)
         sky.trouble(Trouble.BROKEN, 1.0)
-        sky.skip(300)
+        await asyncio.to_thread(sky.skip, 300)
         go.touch()
         await until(lambda: sky.refused() >= 5)
         assert {one["status"]["phase"] for one in work.pods()} <= {"Running", "Pending"}
@@ -118,7 +118,7 @@ async def test_nobody_was_there_for_hours(sky: FargateSky, hours: int) -> None:
         await until(lambda: sum(work.ran().values()) == 5)
         await work.kill()
         await stopped(sky, 4)
-        sky.skip(hours * 3600)
+        await asyncio.to_thread(sky.skip, hours * 3600)
         work.begin()
         go.touch()
         await work.over()
