@@ -12,7 +12,7 @@ import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -43,6 +43,10 @@ class Record:
     """The pod failed as a whole for `reason`, whatever its containers' codes say."""
     reason: str = ""
     message: str = ""
+    backoffs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds from the ends of containers to their next runs, of those that wait for one."""
+    opening: frozenset[str] = frozenset()
+    """Containers that run, and whose post-start hook is not over."""
 
 
 def read(log: bytes, key: bytes, identity: Identity) -> Record:
@@ -110,13 +114,20 @@ def parse(text: bytes, identity: Identity | Key) -> Record | None:
         said = json.loads(text)
         if (said["uid"], said["attempt"]) != (uid, attempt):
             return None
+        containers = said["containers"]
         return Record(
             by=str(said["by"]),
             at=float(said["at"]),
-            containers=tuple(_state(one) for one in said["containers"]),
+            containers=tuple(_state(one) for one in containers),
             failed=bool(said["failed"]),
             reason=str(said.get("reason", "")),
             message=str(said.get("message", "")),
+            backoffs={
+                str(one["name"]): float(delay)
+                for one in containers
+                if (delay := one.get("backoff"))
+            },
+            opening=frozenset(str(one["name"]) for one in containers if one.get("opening")),
         )
     except (
         ValueError,

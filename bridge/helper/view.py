@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from bridge.backoff import backoff_message
 from bridge.helper.record import Record
 from bridge.helper.wrap import INSTALL, OURS, WATCH
-from bridge.workload import ContainerState, Exit, Observed, Running, State, Waiting
+from bridge.workload import ContainerState, Exit, Identity, Observed, Running, State, Waiting
 
 UNKNOWN = "ContainerStatusUnknown"
 START_ERROR = "StartError"
@@ -52,6 +53,8 @@ def observed(
     else:
         clouds = {one.name: one for one in own}
         shown = [_merged(one, clouds.get(one.name), over and not final) for one in said.containers]
+        if not over:
+            shown = [_awaited(one, said, group.identity) for one in shown]
     lost = over and not final
     first = group.container(INSTALL)
     broken = lost and first is not None and isinstance(first.state, Exit) and first.state.code != 0
@@ -89,6 +92,19 @@ def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -
         end = Exit(137, at, UNKNOWN, message=_LOST, started_at=said.state.started_at)
         return replace(known, state=_named(end, cloud))
     return known
+
+
+def _awaited(one: ContainerState, said: Record, identity: Identity) -> ContainerState:
+    """A container of a pod that goes on, as the kubelet shows it: between two runs it waits for the
+    next, and until its post-start hook is over nothing is told of its run."""
+    delay = said.backoffs.get(one.name)
+    if delay and isinstance(one.state, Exit):
+        words = backoff_message(identity, one.name, delay)
+        return replace(one, state=Waiting("CrashLoopBackOff", words), previous=one.state)
+    if one.name in said.opening and isinstance(one.state, Running):
+        waiting = Waiting("ContainerCreating")
+        return replace(one, state=waiting, container_id="", started=None, ready=None)
+    return one
 
 
 def _unsaid(cloud: ContainerState, group: Observed, installing: str) -> ContainerState:

@@ -25,7 +25,7 @@ from support.paper_registry import PaperRegistry, serving
 
 from bridge.errors import Unsupported
 from bridge.helper.program import machine_of
-from bridge.workload import LATE, Exit, HelperUse, Observed, RestartPolicy, Role, Waiting
+from bridge.workload import LATE, HelperUse, Observed, RestartPolicy, Role, Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -59,13 +59,14 @@ class TestDeprived(EngineContract):
 
         def waits(observed: Observed) -> bool:
             state = observed.containers[0]
-            return state.restart == 1 and isinstance(state.state, Exit)
+            return state.restart == 1 and isinstance(state.state, Waiting)
 
         state = (await until(adapter, pod.identity, waits)).containers[0]
-        assert [one.code for one in (state.state, state.previous) if isinstance(one, Exit)] == [
-            4,
-            4,
-        ]
+        where = f"container=main pod={pod.identity.name}_default({pod.identity.uid})"
+        words = f"back-off 10s restarting failed {where}"
+        assert state.state == Waiting("CrashLoopBackOff", words)
+        assert state.previous is not None
+        assert state.previous.code == 4
         # The engine has one log of both runs; the latest one's is told apart.
         assert len(await log(adapter, pod.identity)) == 37
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -343,9 +344,11 @@ def test_restarts_wait_and_keep_their_count(make: Make, tmp_path: Path) -> None:
 def test_a_container_in_its_back_off_can_be_ended(make: Make) -> None:
     pod = make(container("m", "exit 5", restart_policy=ALWAYS))
     process = pod.run("m")
-    pod.until("m", lambda said: said["state"] == "ended" and said["restart"] == 1)
+    said = pod.until("m", lambda said: said["state"] == "ended" and said["restart"] == 1)
+    assert said["backoff"] == 10
     process.terminate()
     pod.join("m", 5)
+    assert "backoff" not in pod.board("m")
 
 
 def test_a_containers_own_rules_decide(make: Make, tmp_path: Path) -> None:
@@ -498,7 +501,12 @@ def test_hooks(make: Make, tmp_path: Path) -> None:
     )
     pod.all()
     pod.until("m", lambda said: said.get("started"))
-    pod.until("n", lambda said: said.get("final"))
+    assert not pod.board("m").get("opening")
+    said = pod.until("n", lambda said: said.get("final"))
+    assert [(one["reason"], one["message"]) for one in said["notices"]] == [
+        ("FailedPostStartHook", "PostStartHook failed"),
+        ("Killing", "FailedPostStartHook"),
+    ]
     pod.running["m"].terminate()
     pod.until("m", lambda said: said.get("final"))
     assert trace.read_text().split() == ["begun", "ending", "term"]
@@ -506,6 +514,45 @@ def test_hooks(make: Make, tmp_path: Path) -> None:
     states = pod.states()
     assert isinstance(states["n"].state, Exit)
     assert states["n"].state.signal == 15
+
+
+def test_main_containers_start_one_after_another_hook_included(make: Make, tmp_path: Path) -> None:
+    hook = f"while ! test -e {tmp_path}/go; do sleep 0.02; done"
+    pod = make(
+        container("m", "sleep 60", post_start=ExecAction(("/bin/sh", "-c", hook))),
+        container("n", "exit 3"),
+    )
+    pod.all()
+    said = pod.until("m", lambda said: said["state"] == "running")
+    assert (said["opening"], said["started"], said["ready"]) == (True, False, False)
+    pod.until("n", lambda said: said["state"] == "waiting")
+    let_go = time.time()
+    (tmp_path / "go").touch()
+    begun = pod.until("m", lambda said: not said.get("opening"))
+    assert begun["started"]
+    after = pod.until("n", lambda said: said.get("final"))["exit"]
+    assert after["started_at"] > let_go
+    pod.running["m"].terminate()
+    pod.end()
+
+
+def test_a_pre_stop_hook_that_fails_or_takes_too_long_is_told(make: Make) -> None:
+    pod = make(
+        container("m", "sleep 60", pre_stop=ExecAction(("false",))),
+        container("n", "sleep 60", pre_stop=ExecAction(("sleep", "60"))),
+        container("o", "sleep 60", pre_stop=ExecAction(("true",))),
+        spec={"grace": 0.5},
+    )
+    pod.all()
+    for name, count in (("m", 1), ("n", 1), ("o", 0)):
+        pod.until(name, lambda said: said["state"] == "running")
+        pod.running[name].terminate()
+        said = pod.until(name, lambda said: said.get("final"))
+        told = [("FailedPreStopHook", "PreStopHook failed", True)] * count
+        assert [
+            (one["reason"], one["message"], one["warning"]) for one in said.get("notices", ())
+        ] == told
+    pod.end()
 
 
 @pytest.mark.parametrize(

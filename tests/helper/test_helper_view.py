@@ -82,3 +82,37 @@ def test_what_it_waits_for_is_said_by_the_cloud() -> None:
     pulls = main(Waiting("ErrImagePull", "no such image"), "")
     shown = observed(of_cloud(pulls), said(Waiting("PodInitializing")), final=False)
     assert shown.containers[0].state == pulls.state
+
+
+def test_between_two_runs_it_waits_as_at_a_kubelet() -> None:
+    ended = Exit(5, 6.0, "Error", started_at=5.0)
+    record = replace(said(ended, restart=2), backoffs={"m": 80.0})
+    (one,) = observed(of_cloud(main(Running(3.0))), record, final=False).containers
+    assert one.state == Waiting(
+        "CrashLoopBackOff",
+        "back-off 1m20s restarting failed container=m pod=pod_default(uid)",
+    )
+    assert one.previous == replace(ended, container_id="cloud://1")
+    assert one.restart == 2
+
+
+def test_nothing_waits_in_a_pod_whose_helper_is_gone() -> None:
+    ended = Exit(5, 6.0, "Error", started_at=5.0)
+    record = replace(said(ended, restart=2), backoffs={"m": 80.0})
+    (one,) = observed(of_cloud(main(ENDED), watch=ENDED), record, final=False).containers
+    assert one.state == replace(ended, container_id="cloud://1")
+
+
+def test_until_its_post_start_hook_is_over_nothing_is_told_of_a_run() -> None:
+    before = Exit(5, 4.0, "Error", started_at=3.5)
+    record = said(Running(5.0), restart=1, previous=before)
+    opening = replace(record, opening=frozenset({"m"}))
+    (one,) = observed(of_cloud(main(Running(3.0))), opening, final=False).containers
+    assert one == ContainerState(
+        "m",
+        Waiting("ContainerCreating"),
+        1,
+        replace(before, container_id="cloud://1"),
+    )
+    (one,) = observed(of_cloud(main(Running(3.0))), record, final=False).containers
+    assert one.state == Running(5.0)
