@@ -217,7 +217,9 @@ class Hosting:
                 replace(group, containers=tuple(own)), self._heard(pod), final=False
             )
         words = pod.failure.strip()
-        return view.observed(group, pod.record, final=pod.record is not None, installing=words)
+        shown = view.observed(group, pod.record, final=pod.record is not None, installing=words)
+        # What befell its containers is told live alone.
+        return replace(shown, notices=() if pod.said is None else pod.said.notices)
 
     async def _read(self, pod: _Pod, group: Observed) -> bool:
         """Reads what a pod's helper left. False: there may be more to come."""

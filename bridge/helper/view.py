@@ -66,6 +66,7 @@ def observed(
         reason=said.reason if said is not None and final else "HelperFailed" if broken else "",
         message=said.message if said is not None and final else _words(group, lost, installing),
         disrupted=group.disrupted or (lost and not broken),
+        notices=() if said is None else said.notices,
     )
 
 

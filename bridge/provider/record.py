@@ -15,6 +15,7 @@ from bridge.provider.backend import Backend
 from bridge.provider.facts import (
     container_to_wire,
     identity_to_wire,
+    notice_to_wire,
     timestamp,
     waiting_to_wire,
 )
@@ -25,6 +26,7 @@ from bridge.workload import (
     ContainerState,
     Exit,
     Identity,
+    Notice,
     Observed,
     Resources,
     Waiting,
@@ -39,27 +41,6 @@ NOTICE_AGAIN = 60.0
 """Seconds before the same notice is told again."""
 NOTICE_MAX = 1024
 """Characters of a notice's message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to tell of a pod that its state does not show: `PodFacts.notices`."""
-
-    at: float
-    reason: str
-    message: str
-    container: str = ""
-    warning: bool = False
-
-    def to_wire(self) -> pod_pb2.Notice:
-        """As the contract spells it."""
-        return pod_pb2.Notice(
-            time=timestamp(self.at),
-            warning=self.warning,
-            reason=self.reason,
-            message=self.message,
-            container=self.container,
-        )
 
 
 @dataclass(slots=True)
@@ -83,6 +64,9 @@ class Record:
     health: dict[str, Health] = field(default_factory=dict)
     """What probes and hooks know of containers' newest runs."""
     notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=NOTICES))
+    """What is told of it beyond its state: `PodFacts.notices`."""
+    noticed: dict[str, float] = field(default_factory=dict)
+    """When the last of the backend's own notices was, by container."""
     not_ready: Mapping[str, Waiting] = field(default_factory=dict)
     """Containers that cannot start yet, since something that they refer to is missing."""
     counted: bool = False
@@ -191,6 +175,14 @@ class Record:
         self.notices.append(Notice(now, reason, message, container, warning))
         return True
 
+    def take_notices(self, seen: Observed, since: float) -> None:
+        """Tells what its backend noticed since it was last looked at. What was before `since` may
+        have been told by another provider."""
+        for one in seen.notices:
+            if one.at > self.noticed.get(one.container, since):
+                self.noticed[one.container] = one.at
+                self.note(one.at, one.reason, one.message, one.container, warning=one.warning)
+
     def lose(self, now: float) -> None:
         """Its backend no longer has it: what had not ended is unknown for ever."""
         known = self.observed or Observed(self.identity)
@@ -218,7 +210,7 @@ class Record:
             generation=self.generation,
             stage=self.stage,
             containers=self._containers(),
-            notices=[one.to_wire() for one in self.notices],
+            notices=[notice_to_wire(one) for one in self.notices],
         )
         if self.problem is not None and not self.ended:
             wire.reason, wire.message = self.problem.reason, self.problem.message

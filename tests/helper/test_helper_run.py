@@ -449,6 +449,11 @@ def test_a_liveness_probe_has_a_container_started_anew(
     assert state.previous is not None
     assert (state.previous.code, state.previous.signal) == (143, 15)
     assert seen[:2] == ["/alive kube-probe/1.36 1"] * 2
+    told = [(one["reason"], one["message"]) for one in pod.board("m")["notices"]]
+    assert told == [
+        ("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500"),
+        ("Killing", "Container m failed liveness probe, will be restarted"),
+    ]
 
 
 def test_probes_of_each_kind_and_readiness(
