@@ -378,6 +378,9 @@ func (s *supervisor) finish() {
 }
 
 func (s *supervisor) start(number int, previous *Exit) {
+	if number > 0 {
+		taken(syscall.Stdout, syscall.Stderr)
+	}
 	at := now()
 	made := &attempt{number: number, began: at, previous: previous, over: make(chan struct{})}
 	s.phase, s.current = working, made

@@ -3,6 +3,7 @@ but for reading."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -11,10 +12,11 @@ from datetime import UTC, datetime
 
 from bridge.adapter import LogOptions
 from bridge.errors import NotFound
-from bridge.workload import ContainerState, Exit, Running
+from bridge.workload import ContainerState, Waiting
 
 Window = tuple[float | None, float | None]
-"""From and until when (epoch seconds); None: from the beginning, to the end."""
+"""From when (epoch seconds; None: the beginning), and before when; None: to the end, and what is
+still to come. What is there by now is before the end of time."""
 
 _LINE = 1024 * 1024
 """Bytes of a line that are kept while its end is looked for."""
@@ -23,15 +25,19 @@ _LINE = 1024 * 1024
 def window(state: ContainerState, *, previous: bool) -> Window:
     """When the run that is asked for wrote. Raises NotFound where there was none (as the kubelet's
     validateContainerLogStatus has it: what waits to run again shows the run that ended)."""
-    if not previous and isinstance(state.state, Running):
-        return (state.state.started_at if state.restart else None, None)
-    if not previous and isinstance(state.state, Exit):
-        return (state.state.started_at if state.restart else None, None)
+    started = None if isinstance(state.state, Waiting) else state.state.started_at
+    if not previous and not isinstance(state.state, Waiting):
+        return (started if state.restart else None, None)
     last = state.previous
     if last is None:
         what = "previous run" if previous else "run"
         raise NotFound(f"no {what} of container {state.name}")
-    return (last.started_at, last.finished_at)
+    if isinstance(state.state, Waiting):
+        # Between two runs nothing else is written; else the next one has begun already.
+        between = state.state.reason == "CrashLoopBackOff"
+        return (last.started_at, math.inf if between else last.finished_at)
+    # Its last words may have a later time than its end, and none of the next run an earlier one.
+    return (last.started_at, last.finished_at if started is None else started)
 
 
 async def within(
@@ -51,7 +57,7 @@ async def within(
     async with aclosing(_lines(read(plain))) as lines:
         async for line in lines:
             stamp, _, rest = line.partition(b" ")
-            if _time(stamp) > until:
+            if _time(stamp) >= until:
                 break
             kept.append(line if options.timestamps else rest)
     left = options.limit_bytes
