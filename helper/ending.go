@@ -107,6 +107,7 @@ func (s *supervisor) ended(status syscall.WaitStatus) {
 		fmt.Fprintln(os.Stderr, "podbridge-helper: processes of the container do not die")
 	}
 	one.streams.drain(drainage)
+	s.unfinished = one.streams.unfinished()
 	exit := Exit{Code: status.ExitStatus(), Reason: "Completed", StartedAt: &one.began, FinishedAt: finished}
 	if status.Signaled() {
 		exit.Signal = int(status.Signal())

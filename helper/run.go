@@ -96,12 +96,14 @@ type supervisor struct {
 	current *attempt
 	state   State
 	notices []Notice
-	due     float64 // when its back-off is over
-	wake    float64
-	signals chan os.Signal
-	events  chan func()
-	left    chan struct{} // closed when nothing happens in the loop any more
-	code    int
+	// Which outputs of the last run did not end with a line's end, as far as is known.
+	unfinished map[string]bool
+	due        float64 // when its back-off is over
+	wake       float64
+	signals    chan os.Signal
+	events     chan func()
+	left       chan struct{} // closed when nothing happens in the loop any more
+	code       int
 }
 
 func now() float64 { return float64(time.Now().UnixNano()) / 1e9 }
@@ -378,9 +380,6 @@ func (s *supervisor) finish() {
 }
 
 func (s *supervisor) start(number int, previous *Exit) {
-	if number > 0 {
-		taken(syscall.Stdout, syscall.Stderr)
-	}
 	at := now()
 	made := &attempt{number: number, began: at, previous: previous, over: make(chan struct{})}
 	s.phase, s.current = working, made
@@ -509,4 +508,5 @@ func (s *supervisor) conclude(one *attempt, exit Exit) {
 	s.due = exit.FinishedAt + delay
 	s.phase = resting
 	s.publish()
+	s.divide(one.number + 1)
 }

@@ -29,7 +29,7 @@ from bridge.adapter import Channel, LogOptions, Usage
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported, Violation
 from bridge.helper import view
 from bridge.helper.keys import SECRET_LENGTH, pod_key
-from bridge.helper.logs import window, within
+from bridge.helper.logs import Marks, window, within
 from bridge.helper.payload import Settings
 from bridge.helper.record import LONGEST, Record, read
 from bridge.helper.state import HelperState
@@ -288,7 +288,8 @@ class Hosting:
             return self._cloud.lines(identity, container, some)
 
         span = window(state, previous=options.previous)
-        async with aclosing(within(all_runs, options, span)) as pieces:
+        marks = Marks(pod_key(self._secret, identity.key), identity, container)
+        async with aclosing(within(all_runs, options, span, marks)) as pieces:
             async for piece in pieces:
                 yield piece
 

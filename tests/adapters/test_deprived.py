@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from contract import (
 )
 from deprived_kit import DeprivedBench, helper, says_started  # noqa: F401 - a fixture
 from engine_kit import IMAGE, EngineBench, EngineContract, engine_address, image  # noqa: F401 - a fixture
-from support.channels import soon
+from support.channels import PATIENCE, soon
 from support.paper_registry import PaperRegistry, serving
 
 from bridge.errors import Unsupported
@@ -69,6 +70,15 @@ class TestDeprived(EngineContract):
         assert state.previous.code == 4
         # The engine has one log of both runs; the latest one's is told apart.
         assert len(await log(adapter, pod.identity)) == 37
+
+    async def test_who_follows_a_run_comes_to_its_end(self, bench: Bench) -> None:
+        adapter = await bench.adapter()
+        one = container("sh", "-c", "cat /proc/sys/kernel/random/uuid; sleep 1; exit 4")
+        pod = workload(replace(one, restart_policy=RestartPolicy.ON_FAILURE))
+        await bench.launch(adapter, pod)
+        async with asyncio.timeout(PATIENCE):
+            # Of whichever run it is by now: its line, and no other run's.
+            assert len(await log(adapter, pod.identity, follow=True)) == 37
 
     async def test_who_only_looks_finds_every_run(self, bench: Bench) -> None:
         adapter = await bench.adapter()

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helper_kit import BASE, Make, Pod, container, line_of
+from helper_kit import BASE, IDENTITY, KEY, Make, Pod, container, line_of
 
+from bridge.helper.logs import Marks
 from bridge.helper.payload import Tree, tree
 from bridge.workload import (
     EnvVar,
@@ -338,7 +339,10 @@ def test_restarts_wait_and_keep_their_count(make: Make, tmp_path: Path) -> None:
     assert state.previous is not None
     assert state.previous.code == 5
     assert state.previous.finished_at + 0.1 <= (state.state.started_at or 0)
-    pod.join("m", 0)
+    marks = Marks(KEY, IDENTITY, "m")
+    for output in pod.join("m", 0):
+        begun = [marks.number(line) for line in output.splitlines(keepends=True)]
+        assert [one for one in begun if one is not None] == [1, 2, 3]
 
 
 def test_a_container_in_its_back_off_can_be_ended(make: Make) -> None:
