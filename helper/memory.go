@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	beginning = time.Second // by then a helper has its payload and, most of the time, its provider
-	between   = time.Minute
+	leanFirst   = 200 * time.Millisecond // until a helper has its payload and, most of the time, its provider
+	leanLongest = time.Minute
 )
 
-// stayLean gives memory back when the helper has begun, and then now and again: it waits beside the
-// pod's own work, for days perhaps.
+// stayLean gives memory back when the helper has begun, and then now and again, ever less often: it
+// waits beside the pod's own work, for days perhaps.
 func stayLean() {
 	go func() {
-		for wait := beginning; ; wait = between {
+		for wait := leanFirst; ; wait = min(2*wait, leanLongest) {
 			time.Sleep(wait)
 			giveBack()
 		}
