@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -68,8 +67,12 @@ class Record:
 
     identity: Identity
     backend: Backend | None = None
-    request: Request | None = None
-    """What was asked for. None: found at the backend, and nobody has asked since we started."""
+    text: bytes | None = field(default=None, repr=False)
+    """The pod as it was asked for, in JSON. None: found at the backend, and nobody has asked since
+    we started."""
+    late: Request | None = field(default=None, repr=False)
+    """The whole request, where something in it waits for an address that only a running pod's
+    backend knows. All that another one asks for is in `workload`."""
     generation: int = 0
     workload: Workload | None = None
     size: Resources = field(default_factory=Resources)
@@ -82,7 +85,7 @@ class Record:
     """Containers that Kubernetes recorded as running."""
     health: dict[str, Health] = field(default_factory=dict)
     """What probes and hooks know of containers' newest runs."""
-    notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=NOTICES))
+    notices: tuple[Notice, ...] = ()
     not_ready: Mapping[str, Waiting] = field(default_factory=dict)
     """Containers that cannot start yet, since something that they refer to is missing."""
     counted: bool = False
@@ -132,8 +135,13 @@ class Record:
     def manifest(self) -> Manifest:
         """The pod as it was asked for; empty where nobody has. Parsed each time: it is rarely
         asked for, and takes many times the room of its text."""
-        found: Manifest = {} if self.request is None else orjson.loads(self.request.manifest)
+        found: Manifest = {} if self.text is None else orjson.loads(self.text)
         return found
+
+    def ask(self, request: Request) -> None:
+        """Keeps what is asked for now, as far as `workload` does not: 5,000 pods are kept."""
+        self.text = request.manifest
+        self.late = request if _needs_addresses(request) else None
 
     @property
     def stage(self) -> pod_pb2.PodStage.ValueType:
@@ -188,7 +196,8 @@ class Record:
                 return False
         if self.notices:
             now = max(now, self.notices[-1].at + 1e-6)
-        self.notices.append(Notice(now, reason, message, container, warning))
+        notice = Notice(now, reason, message, container, warning)
+        self.notices = (*self.notices, notice)[-NOTICES:]
         return True
 
     def lose(self, now: float) -> None:
@@ -257,3 +266,11 @@ class Record:
             elif name in waiting:
                 found.append(waiting_to_wire(name, waiting[name]))
         return found
+
+
+def _needs_addresses(request: Request) -> bool:
+    return any(
+        variable.WhichOneof("source") == "late"
+        for container in request.environment
+        for variable in container.variables
+    )
