@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.rpc.v1 import pod_pb2
@@ -33,8 +35,9 @@ def identity_to_wire(identity: Identity) -> pod_pb2.PodIdentity:
 
 
 def identity_from_wire(pod: pod_pb2.PodIdentity) -> Identity:
-    """An identity from the contract's."""
-    return Identity(pod.cluster, pod.node, pod.namespace, pod.name, pod.uid, pod.attempt)
+    """An identity from the contract's. What many pods have in common is kept once."""
+    cluster, node, namespace = map(sys.intern, (pod.cluster, pod.node, pod.namespace))
+    return Identity(cluster, node, namespace, pod.name, pod.uid, pod.attempt)
 
 
 def timestamp(seconds: float) -> Timestamp:

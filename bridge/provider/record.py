@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -49,8 +48,12 @@ class Record:
 
     identity: Identity
     backend: Backend | None = None
-    request: Request | None = None
-    """What was asked for. None: found at the backend, and nobody has asked since we started."""
+    text: bytes | None = field(default=None, repr=False)
+    """The pod as it was asked for, in JSON. None: found at the backend, and nobody has asked since
+    we started."""
+    late: Request | None = field(default=None, repr=False)
+    """The whole request, where something in it waits for an address that only a running pod's
+    backend knows. All that another one asks for is in `workload`."""
     generation: int = 0
     workload: Workload | None = None
     size: Resources = field(default_factory=Resources)
@@ -63,9 +66,9 @@ class Record:
     """Containers that Kubernetes recorded as running."""
     health: dict[str, Health] = field(default_factory=dict)
     """What probes and hooks know of containers' newest runs."""
-    notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=NOTICES))
+    notices: tuple[Notice, ...] = ()
     """What is told of it beyond its state: `PodFacts.notices`."""
-    noticed: dict[str, float] = field(default_factory=dict)
+    noticed: Mapping[str, float] = field(default_factory=dict)
     """When the last of the backend's own notices was, by container."""
     not_ready: Mapping[str, Waiting] = field(default_factory=dict)
     """Containers that cannot start yet, since something that they refer to is missing."""
@@ -116,8 +119,13 @@ class Record:
     def manifest(self) -> Manifest:
         """The pod as it was asked for; empty where nobody has. Parsed each time: it is rarely
         asked for, and takes many times the room of its text."""
-        found: Manifest = {} if self.request is None else orjson.loads(self.request.manifest)
+        found: Manifest = {} if self.text is None else orjson.loads(self.text)
         return found
+
+    def ask(self, request: Request) -> None:
+        """Keeps what is asked for now, as far as `workload` does not: 5,000 pods are kept."""
+        self.text = request.manifest
+        self.late = request if _needs_addresses(request) else None
 
     @property
     def stage(self) -> pod_pb2.PodStage.ValueType:
@@ -172,7 +180,8 @@ class Record:
                 return False
         if self.notices:
             now = max(now, self.notices[-1].at + 1e-6)
-        self.notices.append(Notice(now, reason, message, container, warning))
+        notice = Notice(now, reason, message, container, warning)
+        self.notices = (*self.notices, notice)[-NOTICES:]
         return True
 
     def take_notices(self, seen: Observed, since: float) -> None:
@@ -180,7 +189,7 @@ class Record:
         have been told by another provider."""
         for one in seen.notices:
             if one.at > self.noticed.get(one.container, since):
-                self.noticed[one.container] = one.at
+                self.noticed = {**self.noticed, one.container: one.at}
                 self.note(one.at, one.reason, one.message, one.container, warning=one.warning)
 
     def lose(self, now: float) -> None:
@@ -249,3 +258,11 @@ class Record:
             elif name in waiting:
                 found.append(waiting_to_wire(name, waiting[name]))
         return found
+
+
+def _needs_addresses(request: Request) -> bool:
+    return any(
+        variable.WhichOneof("source") == "late"
+        for container in request.environment
+        for variable in container.variables
+    )
