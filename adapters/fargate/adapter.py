@@ -155,8 +155,8 @@ class Adapter:
 
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of AWS's calls."""
-        await self._watch.discover()
         await self._watch.refresh()
+        await self._watch.discover()
         pods = list(self._pods)
         views = await asyncio.gather(*map(self._view, pods))
         self._hosting.keep([pod.identity.key for pod in pods])
@@ -211,8 +211,12 @@ class Adapter:
             await self._watch.end(pod, observe.DELETED)
             await self._watch.stopped(pod)
         kept = pod.kept.order if pod.kept is not None else None
+        logins = kept.logins if kept else pod.logins
         await self._store.forget_payloads(kept.payloads if kept else pod.payloads)
-        await self._logins.release(kept.logins if kept else pod.logins, pod.mark)
+        if self._logins.is_last(logins, pod.mark):
+            # Another provider may have launched somebody who uses them.
+            await self._watch.discover(now=True)
+        await self._logins.release(logins, pod.mark)
         await self._store.forget_order(pod.mark)
         self._hosting.forget(identity)
         self._pods.forget(pod)
@@ -233,8 +237,9 @@ class Adapter:
         return pod.group() if pod is not None else None
 
     def tell(self, identity: Identity) -> None:
-        """The pod may have changed."""
+        """The pod may have changed, and its task with it."""
         if (pod := self._pods.of(identity)) is not None:
+            self._watch.look_at(pod.mark)
             self._pods.tell(pod)
 
     async def tail(self, identity: Identity, container: str, size: int) -> bytes:

@@ -50,7 +50,7 @@ _POD: Mapping[str, Support] = {
 _POD_SECURITY: Mapping[str, Support] = {
     "spec.securityContext.appArmorProfile": _NO_POLICY,
     "spec.securityContext.fsGroup": approximately(
-        "for files of ConfigMaps, Secrets and the downward API"
+        "for files of ConfigMaps, Secrets and the downward API; emptyDir volumes are root's"
     ),
     "spec.securityContext.fsGroupChangePolicy": approximately("files are made with their group"),
     "spec.securityContext.runAsGroup": YES,

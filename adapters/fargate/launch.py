@@ -129,7 +129,9 @@ class Launcher:
         """Whether there is a task now, or never will be."""
         kept = pod.kept or await self._ordered(pod)
         if pod.task is not None and observe.never_started(pod.task):
-            kept = await self._renew(pod, kept, dead=task_id(pod.arn))
+            # It may have been for want of an address there.
+            following = kept.order.subnet + 1
+            kept = await self._renew(pod, kept, subnet=following, dead=task_id(pod.arn))
             pod.task, pod.arn, pod.seen = None, "", False
         elif await self._adopt(pod, kept.order):
             return True

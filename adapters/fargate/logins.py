@@ -60,6 +60,10 @@ class Logins:
                 )
             self._made.add(name)
 
+    def is_last(self, secrets: Iterable[str], mark: str) -> bool:
+        """Whether nobody else is known to use one of them."""
+        return any(self._users.get(name, set()) <= {mark} for name in secrets)
+
     async def release(self, secrets: Iterable[str], mark: str) -> None:
         """The pod is gone: what it was the last to use is deleted for good."""
         for name in secrets:

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _YOUNG = 60.0
 """Seconds for which DescribeTasks may not know a task that RunTask has made."""
+_GATHER = 0.05
+"""Seconds for which hints are gathered."""
 _SLOWEST = 60.0
 """Seconds between looks while AWS does not answer."""
 
@@ -70,6 +72,8 @@ class Watch:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudge.wait(), pause)
+            # What comes at the same time is one call.
+            await asyncio.sleep(_GATHER)
             self._nudge.clear()
             try:
                 await self._look()

@@ -11,8 +11,8 @@ from contract import Bench, RealContract, container, exit_of, log, until, worklo
 from fargate_kit import HelpedBench, has_begun, helper, says_started  # noqa: F401 - a fixture
 from support.channels import soon
 
-from bridge.errors import Unsupported
-from bridge.workload import Exit, Observed, RestartPolicy
+from bridge.errors import NotFound, Unsupported
+from bridge.workload import EmptyDir, Exit, File, Files, Mount, Observed, RestartPolicy, Role
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +115,51 @@ class TestFargate(RealContract):
         await until(adapter, pod.identity, has_begun)
         assert await log(adapter, pod.identity, follow=True) == b"1\n2\n3\nend\n"
         assert (await exit_of(adapter, pod.identity)).code == 0
+
+
+async def test_a_pod_of_many_parts(bench: HelpedBench, tmp_path: Path) -> None:
+    adapter = await bench.adapter()
+    # Where tasks are processes, a volume is at its path of this host in a namespace of the task's.
+    secret = Files("keys", (File("key", b"open sesame", 0o440, secret=True),), "1")
+    keys = [Mount("keys", str(tmp_path / "keys"))]
+    work = [Mount("work", str(tmp_path / "work"))]
+    for folder in ("keys", "work"):
+        (tmp_path / folder).mkdir()
+    first = container(
+        *("sh", "-c", f"cat {tmp_path}/keys/key > {tmp_path}/work/found"),
+        name="first",
+        role=Role.INIT,
+        mounts=[*keys, *work],
+    )
+    side = replace(
+        container("sleep", "1000", name="side", role=Role.SIDECAR),
+        restart_policy=RestartPolicy.ALWAYS,
+    )
+    main = container("sh", "-c", f"cat {tmp_path}/work/found; exit 9", mounts=work)
+    pod = workload(first, side, main, volumes=[secret, EmptyDir("work")])
+    assert adapter.check(pod) == []
+    await adapter.run(pod)
+    observed = await until(adapter, pod.identity, lambda one: one.ended)
+    codes = {one.name: one.state.code for one in observed.containers if isinstance(one.state, Exit)}
+    assert codes == {"first": 0, "side": 143, "main": 9}
+    assert await log(adapter, pod.identity) == b"open sesame\n"
+    await adapter.delete(pod.identity)
+    assert await bench.leftovers(pod.identity) == []
+
+
+async def test_a_cluster_that_is_not_there(bench: HelpedBench) -> None:
+    with pytest.raises(NotFound, match="no ECS cluster"):
+        await bench.adapter(cluster="other")
+
+
+async def test_a_launch_is_stopped_before_its_task(bench: HelpedBench) -> None:
+    adapter = await bench.adapter()
+    await bench.cloud.fault("no-capacity", times=1000)
+    pod = bench.endless()
+    await adapter.run(pod)
+    await until(adapter, pod.identity, lambda one: "capacity" in str(one).lower())
+    await adapter.stop(pod.identity, 30)
+    await until(adapter, pod.identity, lambda one: one.ended)
+    await adapter.delete(pod.identity)
+    assert await adapter.list() == []
+    assert await bench.leftovers(pod.identity) == []
