@@ -15,12 +15,15 @@ def position(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-def calls(log: Path, agent: str, since: int = 0) -> Counter[str]:
-    """Completed calls by whoever has this in the user agent: `patch pods/status 200` -> 12."""
+def calls(log: Path, agent: str, since: int = 0, *, namespace: str = "") -> Counter[str]:
+    """Completed calls by whoever has this in the user agent: `patch pods/status 200` -> 12. With a
+    namespace only those about its objects."""
     found: Counter[str] = Counter()
     for entry in _entries(log, since):
         if agent in entry.get("userAgent", "") and entry.get("stage") == "ResponseComplete":
             about = entry.get("objectRef") or {}
+            if namespace and about.get("namespace") != namespace:
+                continue
             resource = about.get("resource") or entry.get("requestURI", "").partition("?")[0]
             if part := about.get("subresource"):
                 resource = f"{resource}/{part}"
