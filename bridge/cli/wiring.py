@@ -140,12 +140,21 @@ class Target:
     config: str | None = None
     """The configuration file that was named, for what is not kept with a run: keys."""
 
+    @property
+    def simulated(self) -> bool:
+        """Whether its clouds are simulators, which end with the process that began the run."""
+        return any(one.simulated for one in self.backends)
+
     def remember(self) -> dict[str, Any]:
         """What a run keeps, so that whoever attends it later finds the same place."""
         return {
             "provider": self.provider,
             "backends": [
-                {"config": one.model_dump(mode="json"), "options": _plain(one.options)}
+                {
+                    "config": one.model_dump(mode="json"),
+                    "options": _plain(one.options),
+                    **({"simulated": True} if one.simulated else {}),
+                }
                 for one in self.backends
             ],
             "max_run": self.max_run,
@@ -230,7 +239,9 @@ def target_of(run: Run) -> Target:
 
     kept = run.wanted.options
     backends = [
-        BackendConfig.model_validate(one["config"]).with_options(one["options"])
+        BackendConfig.model_validate(one["config"]).with_options(
+            one["options"], simulated=one.get("simulated", False)
+        )
         for one in kept["backends"]
     ]
     # Keys are not kept with a run: they are read again from where the configuration says.
@@ -260,6 +271,10 @@ async def delete_run(run: Run) -> None:
 
     run.order_deletion()
     target = target_of(run)
+    if target.simulated:
+        # Its cloud ended with whoever attended it, and all that was there.
+        run.remove()
+        return
     if target.provider is not None:
         await reachable(target)
     async with provider_of(target) as provider:
