@@ -193,18 +193,18 @@ def lines(bill: Bill, now: float) -> Iterator[str]:
             if verdict.backend not in told:
                 told.add(verdict.backend)
                 yield account_line(verdict, now)
-            yield f"  {item.name}: {_pods(item)}; {_sizes(verdict.quote)}; {_limit(place)}"
+            yield f"  {item.name}: {_pods(item)}: {_limit(place)}"
+            if (quote := verdict.quote) is not None:
+                yield f"    {_sizes(quote)}"
     yield total(bill)
 
 
 def total(bill: Bill) -> str:
-    """`it can cost at most $0.37`."""
-    said = "would cost" if bill.simulated else "can cost"
+    """`the run can cost at most $0.37`."""
+    run = "the run (simulated) would cost" if bill.simulated else "the run can cost"
     if (dollars := bill.dollars) is not None:
-        return (
-            f"{'(simulated) ' if bill.simulated else ''}all of it {said} at most {at_most(dollars)}"
-        )
-    return f"nobody can say what all of it {said} at most: {'; '.join(bill.unknown)}"
+        return f"{run} at most {at_most(dollars)}"
+    return f"nobody can say what {run} at most: {'; '.join(bill.unknown)}"
 
 
 def account_line(verdict: Verdict, now: float) -> str:
@@ -232,20 +232,15 @@ def _age(day: date, now: float) -> str:
 def _pods(item: Item) -> str:
     if item.extent.pods == 1:
         return "1 pod"
-    return (
-        f"pods without limit ({item.extent.at_once} at once)"
-        if item.extent.pods is None
-        else (f"at most {item.pods} pods")
-    )
+    count = "any number of" if item.extent.pods is None else f"at most {item.extent.pods}"
+    return f"{count} pods, {item.extent.at_once} at once"
 
 
-def _sizes(quote: Quote | None) -> str:
-    if quote is None:
-        return "price not known"
-    asked = size_words(quote.requested) or "nothing said"
-    each = "price not known" if quote.hourly is None else f"{price(quote.hourly)} an hour each"
+def _sizes(quote: Quote) -> str:
+    asked = size_words(quote.requested) or "nothing"
+    each = "price not known" if quote.hourly is None else f"{price(quote.hourly)} an hour"
     more = f" ({quote.words})" if quote.words else ""
-    return f"requested {asked}, billed {size_words(quote.billed)}: {each}{more}"
+    return f"each requests {asked}; billed {size_words(quote.billed)}: {each}{more}"
 
 
 def size_words(size: Any) -> str:

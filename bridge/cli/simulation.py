@@ -9,8 +9,9 @@ credentials of the user's are looked for, and none can reach it.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -120,9 +121,26 @@ def _started(loop: _Loop, cloud: str, run_on: str) -> Iterator[Any]:
     )
     loop.run(made.__aenter__())
     try:
-        yield made
+        with _without_account(cloud, made.environment):
+            yield made
     finally:
         loop.run(made.__aexit__(None, None, None))
+
+
+@contextmanager
+def _without_account(cloud: str, instead: Mapping[str, str]) -> Iterator[None]:
+    """The environment without what the user's own account is found by: an SDK reads it even where
+    it is given keys, and a profile that is not there stops it."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(f"{cloud.upper()}_"):
+            del os.environ[name]
+    os.environ.update(instead)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class _Loop:

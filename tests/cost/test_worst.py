@@ -79,25 +79,26 @@ ENDLESS = Span(None, UNBOUNDED)
 
 
 @pytest.mark.parametrize(
-    ("extent", "longest", "grace", "least", "around", "expected"),
+    ("extent", "longest", "times", "expected"),
     [
-        (Extent(), LONG, 0, 0, 0, "1"),
-        (Extent(), LONG, 30, 0, 20, "1.05"),
-        (Extent(), Span(10, "x"), 0, 60, 0, "0.06"),
-        (Extent(7, 2), LONG, 0, 0, 0, "7"),
-        (Extent(7, 2, 100.0), LONG, 0, 0, 0, "0.2"),
+        (Extent(), LONG, (0, 0, 0), "1"),
+        (Extent(), LONG, (30, 0, 20), "1.05"),
+        (Extent(), Span(10, "x"), (0, 60, 0), "0.06"),
+        (Extent(7, 2), LONG, (0, 0, 0), "7"),
+        (Extent(7, 2, 100.0), LONG, (0, 0, 0), "0.2"),
         # Each pod that is begun is billed for a minute at least, however short it is.
-        (Extent(7, 2, 100.0), LONG, 0, 60, 0, "0.62"),
-        (Extent(7, 2, 100.0), ENDLESS, 10, 0, 0, "0.27"),
-        (Extent(1, 1, 100.0), ENDLESS, 0, 60, 0, "0.1"),
-        (Extent(0, 0), LONG, 0, 60, 0, "0"),
-        (Extent(), ENDLESS, 0, 0, 0, None),
-        (Extent(None, 2, 100.0, "endless"), LONG, 0, 0, 0, None),
+        (Extent(7, 2, 100.0), LONG, (0, 60, 0), "0.62"),
+        (Extent(7, 2, 100.0), ENDLESS, (10, 0, 0), "0.27"),
+        (Extent(1, 1, 100.0), ENDLESS, (0, 60, 0), "0.1"),
+        (Extent(0, 0), LONG, (0, 60, 0), "0"),
+        (Extent(), ENDLESS, (0, 0, 0), None),
+        (Extent(None, 2, 100.0, "endless"), LONG, (0, 0, 0), None),
     ],
 )
 def test_the_most_that_it_can_cost(
-    extent: Extent, longest: Span, grace: float, least: float, around: float, expected: str | None
+    extent: Extent, longest: Span, times: tuple[float, float, float], expected: str | None
 ) -> None:
+    grace, least, around = times
     quote = Quote("1", "r", {}, {}, D("3.6"), least=least, around=around)
     found = worst(quote, extent, longest, grace).dollars
     assert found == (None if expected is None else D(expected))
@@ -111,7 +112,10 @@ def test_why_nobody_can_say() -> None:
 
 
 def test_what_a_pod_has_cost() -> None:
-    rates = {("here", "Job/default/a"): Rate(D("3.6"), 60.0), ("there", "Job/default/b"): Rate(D(1))}
+    rates = {
+        ("here", "Job/default/a"): Rate(D("3.6"), 60.0),
+        ("there", "Job/default/b"): Rate(D(1)),
+    }
     tariff = Tariff(rates, simulated=True)
     assert tariff.cost("here", "Job/default/a", 1000) == D(1)
     assert tariff.cost("here", "Job/default/a", 1) == D("0.06")

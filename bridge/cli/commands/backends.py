@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.output import format_option
+from bridge.cli.output import format_option, simulate_option
 from bridge.errors import BridgeError, Invalid, Violation
 
 if TYPE_CHECKING:
@@ -60,12 +60,19 @@ class _Seen:
 @click.command(epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--capabilities", is_flag=True, help="How well NAME does each field of a pod.")
+@simulate_option
 @format_option("json", "yaml", "wide", "name")
 @click.pass_obj
 def command(
-    obj: dict[str, str | None], *, name: str | None, capabilities: bool, output: str | None
+    obj: dict[str, str | None],
+    *,
+    name: str | None,
+    capabilities: bool,
+    simulate: bool,
+    output: str | None,
 ) -> None:
     """List the backends and what they can do."""
+    from bridge.cli.simulation import simulation
     from bridge.cli.wiring import bare_backends, choose_backends, load_config
 
     config = load_config(obj["config"])
@@ -75,7 +82,10 @@ def command(
         (backend,) = choose_backends(config, name)
         _print_capabilities(backend, output)
         return
-    if name is not None:
+    if simulate:
+        with simulation(config, name) as simulated:
+            seen = asyncio.run(_look(simulated, config))
+    elif name is not None:
         seen = asyncio.run(_look(choose_backends(config, name), config))
     else:
         backends = (*config.backends, *bare_backends(config))
@@ -107,13 +117,15 @@ async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
         message = error.message
     if not message and adapter.simulated:
         message = "simulated: nothing really runs"
+    elif not message and backend.simulated:
+        message = "simulated: nothing is billed"
     return _Seen(
         backend.name,
         backend.type,
         ready=pods is not None,
         message=message,
         configured=backend in config.backends,
-        simulated=adapter.simulated,
+        simulated=adapter.simulated or backend.simulated,
         pods=pods,
         limits=tuple(backend.limits.items()),
         abilities=tuple(abilities(adapter)),
