@@ -292,7 +292,17 @@ class HostPath:
     """As Kubernetes' hostPath.type: what must be there, or is made. Empty: not looked at."""
 
 
-Volume = EmptyDir | Files | HostPath
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A PersistentVolumeClaim: what it means is for the backend's configuration."""
+
+    name: str
+    claim: str
+    """The claim's name, in the pod's namespace."""
+    read_only: bool = False
+
+
+Volume = EmptyDir | Files | HostPath | Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +364,10 @@ class Workload:
     pull_credentials: tuple[PullCredential, ...] = ()
     helper: HelperUse = HelperUse.AUTO
     """What the pod's annotation `podbridge.io/helper` says."""
+    service_account: str = ""
+    """Its name, in the pod's namespace; empty: the author named none."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the node that it was meant for."""
 
     def paths(self) -> Iterator[tuple[str, Container]]:
         """Each container with its place in the manifest: `spec.initContainers[0]`."""

@@ -35,9 +35,9 @@ async def make(engine: Engine, workload: Workload) -> None:
     """Makes the volumes, empty; those that are there stay. Unavailable: a hostPath does not fit."""
     work: list[Awaitable[None]] = []
     for volume in workload.volumes:
-        if not isinstance(volume, HostPath):
+        if isinstance(volume, EmptyDir | Files):
             work.append(_make(engine, workload, volume))
-        elif engine.local:
+        elif isinstance(volume, HostPath) and engine.local:
             work.append(asyncio.to_thread(hostpaths.make, volume))
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if outcome is not None:

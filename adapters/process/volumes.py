@@ -39,7 +39,7 @@ def make(folder: Path, volume: Volume, group: int | None) -> None:
         if group is not None:
             os.chown(folder, -1, group)
             folder.chmod(_OPEN | 0o2000)
-    else:
+    elif isinstance(volume, Files):
         folder.chmod(0o755)
         replace(folder, volume, group)
 

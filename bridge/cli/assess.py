@@ -185,7 +185,8 @@ async def _assessment(
     from bridge.agent.request import Builder, identity, missing
     from bridge.provider import capabilities
     from bridge.provider.placement import Place, candidates
-    from bridge.provider.translate import pod_request, translate
+    from bridge.provider.translate import translate
+    from bridge.requests import pod_request
 
     if own := tuple(clusterless.refused(pod)):
         table = capabilities.assess(adapter, pod)

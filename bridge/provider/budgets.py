@@ -6,61 +6,15 @@ second wins a little of it back, so that a shared account finds its level.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from bridge.adapter import Rate
+from bridge.bucket import Bucket
 from bridge.errors import Throttled
 
-SHARE = 0.8
-"""The part of a documented limit that we use: others share the account."""
-RECOVERY = 0.02
-"""The part of the full rate that comes back in each second after a throttle."""
-LOWEST = 0.05
-"""The part of the full rate below which throttles do not push it."""
-
 T = TypeVar("T")
-
-
-class Bucket:
-    """One API family's budget. `clock` gives seconds that never go back."""
-
-    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
-        self._full = rate.per_second * SHARE
-        self._burst = max(1.0, rate.burst * SHARE)
-        self._rate = self._full
-        self._tokens = self._burst
-        self._clock = clock
-        self._at = clock()
-        self._turn = asyncio.Lock()
-
-    @property
-    def per_second(self) -> float:
-        """The rate in force."""
-        return self._rate
-
-    async def take(self) -> None:
-        """Waits for one call's turn."""
-        async with self._turn:
-            self._refill()
-            while self._tokens < 1:
-                await asyncio.sleep((1 - self._tokens) / self._rate)
-                self._refill()
-            self._tokens -= 1
-
-    def throttled(self) -> None:
-        """The other side said too much: half the rate, and nothing saved up."""
-        self._refill()
-        self._rate = max(self._full * LOWEST, self._rate / 2)
-        self._tokens = min(self._tokens, 0.0)
-
-    def _refill(self) -> None:
-        now = self._clock()
-        elapsed, self._at = now - self._at, now
-        self._tokens = min(self._burst, self._tokens + elapsed * self._rate)
-        self._rate = min(self._full, self._rate + elapsed * self._full * RECOVERY)
 
 
 class Budgets:

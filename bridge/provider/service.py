@@ -25,8 +25,9 @@ from bridge.provider.record import Record
 from bridge.provider.stats import stats
 from bridge.provider.streams import serve_attach, serve_exec, serve_port_forward
 from bridge.provider.tracker import Tracker
-from bridge.provider.translate import MARKERS, Request, pod_request, translate
+from bridge.provider.translate import MARKERS, Request, translate
 from bridge.provider.update import apply, assess, with_kept_files
+from bridge.requests import pod_request
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
 from bridge.rpc.v1 import stream_pb2 as streams

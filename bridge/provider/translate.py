@@ -210,6 +210,8 @@ def _workload(
         start_time=start_time,
         deadline=None if deadline is None else float(deadline),
         pull_credentials=credentials,
+        service_account=spec.get("serviceAccountName") or spec.get("serviceAccount") or "",
+        node_selector=spec.get("nodeSelector") or {},
     )
 
 
@@ -450,42 +452,3 @@ def _security(pod: Manifest | None, own: Manifest | None) -> Security:
 def _seccomp(profile: Manifest | None) -> str:
     kind: str = (profile or {}).get("type") or ""
     return (profile or {}).get("localhostProfile") or "" if kind == "Localhost" else kind
-
-
-def pod_request(workload: Workload) -> Resources:
-    """What the whole workload asks for and may use, as the scheduler counts (KEP-753).
-
-    For each resource the larger of: all main containers and sidecars together, and each init
-    container together with the sidecars before it. Ephemeral containers count nothing.
-    """
-    return Resources(
-        requests=_effective(workload, limits=False), limits=_effective(workload, limits=True)
-    )
-
-
-def _effective(workload: Workload, *, limits: bool) -> dict[str, int]:
-    running: dict[str, int] = {}
-    sidecars: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in workload.containers:
-        own = container.resources.limits if limits else container.resources.requests
-        if not own:
-            continue
-        if container.role is Role.INIT:
-            _raise(peak, {name: amount + sidecars.get(name, 0) for name, amount in own.items()})
-        elif container.role is not Role.EPHEMERAL:
-            _add(running, own)
-            if container.role is Role.SIDECAR:
-                _add(sidecars, own)
-    _raise(running, peak)
-    return running
-
-
-def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, 0) + amount
-
-
-def _raise(total: dict[str, int], least: Mapping[str, int]) -> None:
-    for name, amount in least.items():
-        total[name] = max(total.get(name, 0), amount)

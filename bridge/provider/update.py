@@ -17,7 +17,7 @@ from bridge.provider.backend import Backend
 from bridge.provider.capabilities import judge, lookup, merged
 from bridge.provider.placement import no_room
 from bridge.provider.record import Record
-from bridge.provider.translate import pod_request
+from bridge.requests import pod_request
 from bridge.workload import Container, Files, Resources, Running, Workload
 
 _APPLIED_HERE = ("spec.activeDeadlineSeconds", "spec.terminationGracePeriodSeconds")

@@ -8,7 +8,7 @@ from bridge import quantity
 from bridge.errors import Violation
 from bridge.pods import Manifest
 from bridge.rpc.v1 import pod_pb2
-from bridge.workload import EmptyDir, File, Files, HostPath, Volume
+from bridge.workload import Claim, EmptyDir, File, Files, HostPath, Volume
 
 _FILLED = ("configMap", "secret", "downwardAPI", "projected")
 
@@ -34,6 +34,9 @@ def volumes(
             violations.append(Violation(where, words))
         elif host := volume.get("hostPath"):
             out.append(HostPath(name, host["path"], host.get("type") or ""))
+        elif claim := volume.get("persistentVolumeClaim"):
+            read_only = bool(claim.get("readOnly"))
+            out.append(Claim(name, claim["claimName"], read_only=read_only))
         elif "emptyDir" in volume or len(volume) == 1:
             out.append(_empty_dir(name, volume.get("emptyDir") or {}, where, violations))
     return tuple(out)

@@ -8,8 +8,9 @@ import pytest
 from support import virtual
 
 from bridge.adapter import Rate
+from bridge.bucket import SHARE, Bucket
 from bridge.errors import Throttled
-from bridge.provider.budgets import SHARE, Bucket, Budgets
+from bridge.provider.budgets import Budgets
 
 
 def test_a_burst_then_the_sustained_rate_first_come_first_served() -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from bridge.errors import Invalid
 from bridge.pods import Manifest
-from bridge.provider.translate import late_fields, pod_request, translate
+from bridge.provider.translate import late_fields, translate
+from bridge.requests import pod_request
 from bridge.rpc.v1 import pod_pb2, provider_pb2
 from bridge.workload import (
+    Claim,
     Container,
     Dns,
     EmptyDir,
@@ -256,6 +258,7 @@ def test_mounts_and_volumes() -> None:
         EmptyDir("tmp"),
         EmptyDir("mem", memory=True, size_limit=MI),
         Files("conf", files, "7"),
+        Claim("disk", "d"),
     )
 
 

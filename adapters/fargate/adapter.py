@@ -1,0 +1,305 @@
+"""Pods as tasks of ECS on Fargate.
+
+Everything that must be known after a restart is in AWS: the order for each pod in S3, its task in
+ECS, what its containers wrote in CloudWatch Logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from adapters.fargate import capabilities, check, names, observe
+from adapters.fargate.clients import FAMILIES, Clients
+from adapters.fargate.definitions import Definitions
+from adapters.fargate.hints import Hints
+from adapters.fargate.launch import Launcher
+from adapters.fargate.logins import Logins
+from adapters.fargate.logs import Logs
+from adapters.fargate.names import Json
+from adapters.fargate.options import Options
+from adapters.fargate.order import Made, Order
+from adapters.fargate.pods import Pod, Pods
+from adapters.fargate.prepare import Preparation
+from adapters.fargate.store import Store
+from adapters.fargate.tasks import Tasks
+from adapters.fargate.watch import Watch
+from bridge.adapter import Channel, LogOptions, Rate, Support, Usage
+from bridge.errors import NotFound, Unsupported, Violation
+from bridge.helper import state
+from bridge.helper.hosting import SLACK, Door, Hosting
+from bridge.registry import RegistryClient
+from bridge.workload import Exit, Files, Identity, Observed, Workload
+
+_DRIVER = 6.0
+"""Seconds after its end by which the driver of a container that is still there has sent all that
+it wrote: it sends every 5."""
+_FLUSHED = 2.0
+"""Seconds after a task has stopped by which CloudWatch Logs shows all that it was sent."""
+_AT_ONCE = 0.1
+"""Seconds of grace where there is none: the helper then kills."""
+
+
+class Adapter:
+    """One cluster of ECS, as a backend."""
+
+    type: ClassVar[str] = observe.TYPE
+    simulated: ClassVar[bool] = False
+    capabilities: ClassVar[Mapping[str, Support]] = capabilities.TABLE
+    rates: ClassVar[Mapping[str, Rate]] = {"run": FAMILIES["run"], "stop": FAMILIES["tasks"]}
+    fills_in: ClassVar[bool] = True
+
+    def __init__(self, name: str, options: Options) -> None:
+        self.name = name
+        self._options = options
+        self._clients = Clients(options.region, options.endpoint_url, options.threads)
+        self._registry = RegistryClient()
+        self._pods = Pods()
+        self._hosting = Hosting(name, self, settled=_FLUSHED)
+        self._store = Store(self._clients, options)
+        self._tasks = Tasks(self._clients, options.cluster)
+        self._logs = Logs(self._clients, options.log_group)
+        self._logins = Logins(self._clients, options)
+        self._prepared = Preparation(
+            options=options,
+            hosting=self._hosting,
+            registry=self._registry,
+            store=self._store,
+            definitions=Definitions(self._clients, options.owner, options.tags),
+            logins=self._logins,
+        )
+        self._launcher = Launcher(
+            owner=options.owner,
+            pods=self._pods,
+            store=self._store,
+            tasks=self._tasks,
+            prepare=self._prepared.order,
+            settings=self._run,
+        )
+        self._watch = Watch(
+            options=options,
+            pods=self._pods,
+            store=self._store,
+            tasks=self._tasks,
+            launcher=self._launcher,
+            logins=self._logins,
+        )
+        self._hints = Hints(self._clients, options, self._watch)
+        self._background: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Finds the bucket and the cluster. Unauthorized, Unavailable, NotFound, Invalid."""
+        options = self._options
+        folder = Path(options.helper_state) if options.helper_state else state.default_folder()
+        kept = state.load(folder, options.owner)
+        self._prepared.secret = kept.secret
+        found, _ = await asyncio.gather(
+            self._clients.call("ecs", "describe_clusters", clusters=[options.cluster]),
+            self._store.open(),
+        )
+        if not any(one.get("status") == "ACTIVE" for one in found["clusters"]):
+            raise NotFound(f'there is no ECS cluster "{options.cluster}" in {self._clients.region}')
+        self._prepared.region = self._clients.region
+        tunnel = options.tunnel
+        door = Door(tunnel.listen, tunnel.port, tunnel.address) if tunnel else None
+        await self._hosting.open(kept, door)
+        self._background = [
+            asyncio.create_task(self._watch.run(), name=f"tasks of {self.name}"),
+            asyncio.create_task(self._hints.run(), name=f"events of {self.name}"),
+        ]
+
+    async def close(self) -> None:
+        """Lets go of the connections. What runs goes on running."""
+        for one in self._background:
+            one.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._hosting.close()
+        await self._launcher.close()
+        await self._watch.close()
+        await self._registry.close()
+        await self._clients.close()
+
+    def check(self, workload: Workload) -> Sequence[Violation]:
+        """What cannot be done of it here."""
+        return check.check(workload, self._options)
+
+    def _run(self, order: Order) -> Json:
+        """RunTask's arguments that are the same for all pods."""
+        who = order.identity
+        tags = {
+            **self._options.tags,
+            "podbridge.io/namespace": who.namespace,
+            "podbridge.io/pod": who.name,
+            "podbridge.io/uid": who.uid,
+        }
+        return {
+            "platformVersion": self._options.platform_version,
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            "public_ip": "ENABLED" if self._options.public_ip else "DISABLED",
+        }
+
+    async def run(self, workload: Workload) -> None:
+        """Begins to launch it; where it is there, nothing more."""
+        made = tuple(Made(one.name, one.image) for one in workload.containers)
+        pod = self._pods.add(Pod(workload.identity, made, workload))
+        if pod.launch is None and pod.task is None and not pod.is_over:
+            pod.workload = pod.workload or workload
+            self._hosting.launching(workload)
+            self._launcher.start(pod)
+
+    async def list(self) -> Sequence[Observed]:
+        """All pods of this owner. Errors as of AWS's calls."""
+        await self._watch.discover()
+        await self._watch.refresh()
+        pods = list(self._pods)
+        views = await asyncio.gather(*map(self._view, pods))
+        self._hosting.keep([pod.identity.key for pod in pods])
+        found = [one for one in views if one is not None]
+        return sorted(found, key=lambda one: one.identity.key)
+
+    async def _view(self, pod: Pod) -> Observed | None:
+        group = pod.group()
+        if group is None:
+            return None
+        shown = await self._hosting.view(group)
+        if not group.failed or not pod.is_over:
+            return shown
+        # What befell the task as a whole goes before what its containers came to.
+        return replace(
+            shown,
+            failed=True,
+            reason=group.reason,
+            message=group.message,
+            disrupted=group.disrupted,
+        )
+
+    async def stop(self, identity: Identity, grace: float) -> None:
+        """Begins to end it."""
+        pod = self._pods.of(identity)
+        if pod is None:
+            return
+        await self._launcher.end(pod)
+        if pod.task is None or pod.is_over:
+            self._pods.tell(pod)
+            return
+        if await self._hosting.stop(identity, max(grace, _AT_ONCE)):
+            self._kill_later(pod, grace + SLACK)
+        else:
+            await self._watch.end(pod, observe.STOPPED)
+
+    def _kill_later(self, pod: Pod, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if pod.killing is not None:
+            pod.killing.cancel()
+        pod.killing = loop.call_later(seconds, self._watch.kill, pod)
+
+    async def delete(self, identity: Identity) -> None:
+        """Ends and removes all of it; returns when ECS says that its task has stopped."""
+        pod = self._pods.of(identity)
+        if pod is None:
+            await self._watch.discover(now=True)
+            if (pod := self._pods.of(identity)) is None:
+                return
+        await self._launcher.end(pod)
+        if pod.task is not None and not observe.is_stopped(pod.task) and not pod.missing:
+            await self._watch.end(pod, observe.DELETED)
+            await self._watch.stopped(pod)
+        kept = pod.kept.order if pod.kept is not None else None
+        await self._store.forget_payloads(kept.payloads if kept else pod.payloads)
+        await self._logins.release(kept.logins if kept else pod.logins, pod.mark)
+        await self._store.forget_order(pod.mark)
+        self._hosting.forget(identity)
+        self._pods.forget(pod)
+
+    async def events(self) -> AsyncIterator[Observed]:
+        """Pods as they change, and as what they wait for does."""
+        with self._pods.listen() as listener:
+            while True:
+                for pod in await listener.take():
+                    if self._pods.get(pod.mark) is pod and (found := await self._view(pod)):
+                        yield found
+
+    # What the helpers' provider asks of its cloud.
+
+    async def look(self, identity: Identity) -> Observed | None:
+        """The group of the pod's containers; None: there is none."""
+        pod = self._pods.of(identity)
+        return pod.group() if pod is not None else None
+
+    def tell(self, identity: Identity) -> None:
+        """The pod may have changed."""
+        if (pod := self._pods.of(identity)) is not None:
+            self._pods.tell(pod)
+
+    async def tail(self, identity: Identity, container: str, size: int) -> bytes:
+        """The end of what a container wrote."""
+        pod = self._pods.of(identity)
+        if pod is None or not pod.arn:
+            return b""
+        return await self._logs.tail(names.stream(container, pod.arn), size)
+
+    async def lines(
+        self, identity: Identity, container: str, options: LogOptions
+    ) -> AsyncGenerator[bytes, None]:
+        """A container's whole log. NotFound, Unsupported."""
+        pod = self._pods.of(identity)
+        if pod is None or not pod.arn:
+            raise NotFound(f"no pod {identity.uid}")
+        if options.stream:
+            raise Unsupported("CloudWatch Logs does not tell stdout from stderr")
+
+        async def over() -> float | None:
+            return await self._quiet(pod, container)
+
+        stream = names.stream(container, pod.arn)
+        async with aclosing(self._logs.read(stream, options, over)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _quiet(self, pod: Pod, container: str) -> float | None:
+        """For how many seconds more its container's last lines may come; None: it may write."""
+        now = asyncio.get_running_loop().time()
+        shown = await self._view(pod)
+        state = shown.container(container) if shown is not None else None
+        if shown is not None and not (state and isinstance(state.state, Exit)) and not shown.ended:
+            pod.ended_at.pop(container, None)
+            return None
+        since = pod.ended_at.setdefault(container, now)
+        is_stopped = pod.task is None or observe.is_stopped(pod.task)
+        return since + (_FLUSHED if is_stopped else _DRIVER) - now
+
+    async def logs(
+        self, identity: Identity, container: str, options: LogOptions
+    ) -> AsyncIterator[bytes]:
+        """The log of the latest run, or of the one before it. NotFound, Unavailable."""
+        async with aclosing(self._hosting.logs(identity, container, options)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Channel:
+        """Starts a command. NotFound, Invalid, Unavailable: no helper is connected."""
+        return await self._hosting.exec(identity, container, command, stdin=stdin, tty=tty)
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
+        """Joins the container's process. NotFound, Unavailable."""
+        return await self._hosting.attach(identity, container, stdin=stdin)
+
+    async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
+        """One TCP connection to the pod. NotFound, Unavailable."""
+        return await self._hosting.dial(identity, port, inside=inside)
+
+    async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
+        """By pod UID, of the pods whose helpers are connected."""
+        return await self._hosting.stats(identities)
+
+    async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
+        """Replaces the content of these volumes, each at once. NotFound, Unavailable."""
+        pod = self._pods.of(identity)
+        group = pod.kept.order.fs_group if pod is not None and pod.kept is not None else None
+        await self._hosting.update_files(identity, volumes, group)

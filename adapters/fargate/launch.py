@@ -1,0 +1,213 @@
+"""Launches pods: the order first, then the task; what is not known for sure is looked up.
+
+A task is asked for with the token in the order. What AWS refuses was not done, and is asked for
+with a new token. What nobody answered may have been done: it is looked for, and asked for again
+with the same token, which gives the same task. A token whose time may be over is used no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from adapters.fargate import observe
+from adapters.fargate.errors import Conflict, meant
+from adapters.fargate.names import Json, task_id
+from adapters.fargate.order import Order, request, started_by
+from adapters.fargate.pods import Pod, Pods
+from adapters.fargate.store import Kept, Store
+from adapters.fargate.tasks import Tasks
+from bridge.errors import (
+    Ambiguous,
+    BridgeError,
+    Invalid,
+    OutOfCapacity,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
+from bridge.workload import Waiting
+
+_log = logging.getLogger(__name__)
+
+FIRST, LONGEST = 1.0, 300.0
+"""Seconds before what was refused is tried again: doubling from the first to the longest."""
+
+Prepare = Callable[[Pod], Awaitable[Order]]
+"""All that a pod needs in AWS before its task, and the order for that."""
+
+
+class Launcher:
+    """Brings pods on their way in the background. `settings`: RunTask's arguments that are the same
+    for all pods."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        pods: Pods,
+        store: Store,
+        tasks: Tasks,
+        prepare: Prepare,
+        settings: Callable[[Order], Json],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._owner = owner
+        self._pods = pods
+        self._store = store
+        self._tasks = tasks
+        self._prepare = prepare
+        self._settings = settings
+        self._clock = clock
+
+    def start(self, pod: Pod) -> None:
+        """Launches it, unless that is under way."""
+        if pod.launch is None and not pod.halt.is_set():
+            pod.launch = asyncio.create_task(self._launch(pod), name=f"launch {pod.identity.uid}")
+
+    async def end(self, pod: Pod) -> None:
+        """Launches it no further; returns when it is known how far it has come."""
+        pod.halt.set()
+        if pod.launch is not None:
+            # Not cancelled: what AWS was just asked for would come all the same.
+            await asyncio.gather(pod.launch, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends what is under way. What runs goes on running."""
+        launches = [pod.launch for pod in self._pods if pod.launch is not None]
+        for one in launches:
+            one.cancel()
+        await asyncio.gather(*launches, return_exceptions=True)
+
+    async def _launch(self, pod: Pod) -> None:
+        pause = FIRST * 2.0 ** min(pod.tries, 9)
+        try:
+            if pod.tries:
+                await self._rest(pod, min(pause, LONGEST))
+            while not pod.halt.is_set():
+                wait = await self._try(pod)
+                if wait is None:
+                    return
+                await self._rest(pod, min(LONGEST, max(wait, pause)))
+                pause = min(pause * 2, LONGEST)
+        finally:
+            pod.launch = None
+            self._pods.tell(pod)
+
+    async def _rest(self, pod: Pod, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pod.halt.wait(), seconds)
+
+    async def _try(self, pod: Pod) -> float | None:
+        """One try. None: nothing more to do, else the least seconds until the next one."""
+        try:
+            if await self._step(pod):
+                return None
+            return 0.0
+        except (Invalid, Unsupported) as error:
+            pod.refused = Waiting(error.kind, error.message)
+            return None
+        except BridgeError as error:
+            _log.info("pod %s: %s", pod.identity.uid, error)
+            self._wait(pod, error.kind, error.message)
+            return (error.retry_after or 0.0) if isinstance(error, Throttled) else 0.0
+        except Exception as error:  # noqa: BLE001 - the pod is shown as waiting, not forgotten
+            _log.exception("pod %s", pod.identity.uid)
+            self._wait(pod, "CreateContainerError", repr(error))
+            return 0.0
+
+    def _wait(self, pod: Pod, reason: str, message: str) -> None:
+        pod.waiting = Waiting(reason, message)
+        self._pods.tell(pod)
+
+    async def _step(self, pod: Pod) -> bool:
+        """Whether there is a task now, or never will be."""
+        kept = pod.kept or await self._ordered(pod)
+        if pod.task is not None and observe.never_started(pod.task):
+            kept = await self._renew(pod, kept, dead=task_id(pod.arn))
+            pod.task, pod.arn, pod.seen = None, "", False
+        elif await self._adopt(pod, kept.order):
+            return True
+        if kept.order.is_lost(self._clock()):
+            pod.lost_at = self._clock()
+            return True
+        for _ in kept.order.subnets:
+            if pod.halt.is_set():
+                break
+            try:
+                await self._ask(pod, kept.order)
+                return True
+            except OutOfCapacity as error:
+                # The next subnet may be in a zone that has room.
+                self._wait(pod, error.kind, error.message)
+                kept = await self._renew(pod, kept, subnet=kept.order.subnet + 1)
+            except (Ambiguous, Conflict):
+                raise
+            except BridgeError:
+                # It was refused as a whole: no task can come of that token.
+                await self._renew(pod, kept, subnet=kept.order.subnet)
+                raise
+        return False
+
+    async def _ordered(self, pod: Pod) -> Kept:
+        """The pod's order, made now or before, by us or another provider."""
+        made = replace(await self._prepare(pod), nonce=secrets.token_hex(4))
+        order = made.again(secrets.token_hex(16), self._clock())
+        kept = await self._store.create(order)
+        if kept is not None:
+            pod.unused = order.token
+        else:
+            kept = await self._store.read(pod.mark)
+            if kept is None:
+                raise Unavailable("its order has come and gone")
+        pod.kept = kept
+        return kept
+
+    async def _renew(self, pod: Pod, kept: Kept, *, subnet: int = 0, dead: str = "") -> Kept:
+        made = kept.order.again(secrets.token_hex(16), self._clock(), subnet=subnet, dead=dead)
+        try:
+            changed = await self._store.change(kept, made)
+            pod.unused = made.token
+        except Conflict:
+            # Another provider was first: its order holds.
+            found = await self._store.read(pod.mark)
+            if found is None:
+                raise Unavailable("its order is gone") from None
+            changed = found
+        pod.kept = changed
+        return changed
+
+    async def _adopt(self, pod: Pod, order: Order) -> bool:
+        """Whether the task of an earlier try, or of another provider, is there."""
+        if pod.task is not None:
+            return True
+        if pod.unused == order.token:
+            return False
+        who = started_by(order, self._owner)
+        arns = [one for one in await self._tasks.started_by(who) if task_id(one) not in order.dead]
+        for task in (await self._tasks.describe(arns)).values():
+            pod.learn(task)
+            pod.seen = True
+            return True
+        return False
+
+    async def _ask(self, pod: Pod, order: Order) -> None:
+        """RunTask. OutOfCapacity names the subnet."""
+        subnet = order.subnets[order.subnet % len(order.subnets)]
+        pod.unused = ""
+        try:
+            answer = await self._tasks.run(request(order, self._owner, self._settings(order)))
+        except OutOfCapacity as error:
+            raise OutOfCapacity(f"{subnet}: {error.message}") from None
+        for one in answer.get("failures") or ():
+            said = "; ".join(str(one[key]) for key in ("reason", "detail") if one.get(key))
+            raise (meant(said) or OutOfCapacity)(f"{subnet}: {said}")
+        for task in answer["tasks"]:
+            pod.learn(task)
+            return
+        raise Ambiguous("RunTask answers neither a task nor a failure")

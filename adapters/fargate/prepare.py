@@ -1,0 +1,136 @@
+"""What a pod needs in AWS before its task: images' names, logins, a definition, payloads; and the
+order that names them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TypeVar
+
+from adapters.fargate import check, choose, definition
+from adapters.fargate.definition import Choices
+from adapters.fargate.definitions import Definitions
+from adapters.fargate.images import Images
+from adapters.fargate.logins import Logins
+from adapters.fargate.options import Options
+from adapters.fargate.order import Made, Order
+from adapters.fargate.pods import Pod
+from adapters.fargate.store import Store
+from bridge.errors import Unsupported
+from bridge.helper.commands import commands
+from bridge.helper.hosting import Hosting
+from bridge.helper.wrap import bare, wrap
+from bridge.registry import RegistryClient
+from bridge.workload import Workload
+
+_SLACK = 60.0
+"""Seconds beyond a pod's hard stop after which its task is stopped, where the helper should have
+done it."""
+
+
+_T = TypeVar("_T")
+
+
+class Preparation:
+    """Prepares pods of one backend. `secret`: keys the names of logins."""
+
+    def __init__(
+        self,
+        *,
+        options: Options,
+        hosting: Hosting,
+        registry: RegistryClient,
+        store: Store,
+        definitions: Definitions,
+        logins: Logins,
+    ) -> None:
+        self._options = options
+        self._hosting = hosting
+        self._registry = registry
+        self._store = store
+        self._definitions = definitions
+        self._logins = logins
+        self._images = Images(options.images, registry)
+        self.region = ""
+        self.secret = b""
+
+    async def order(self, pod: Pod) -> Order:
+        """Everything but the task. May be repeated. Errors as of AWS and of registries; Invalid and
+        Unsupported: it will never do."""
+        workload = pod.workload
+        assert workload is not None
+        machine = choose.architecture(workload, self._options)
+        pulled = await self._images.named(workload, machine)
+        pod.notice = pulled.notice
+        made = await self._made(workload, machine)
+        images = {one.name: pulled.images.get(one.name, one.image) for one in made.containers}
+        logins = await self._logins.needed(workload, pulled.images, pod.mark, self.secret)
+        pod.logins = tuple(sorted(set(logins.values())))
+        wrapped = definition.is_wrapped(made)
+        launch = definition.launch(
+            made,
+            pod.mark,
+            self._options,
+            Choices(
+                size=_known(choose.size(workload, wrapped=wrapped)),
+                storage=_known(choose.disk(workload)),
+                architecture=machine,
+                images=images,
+                logins=logins,
+                region=self.region,
+            ),
+        )
+        pod.payloads = tuple(launch.payloads)
+        await self._store.put_payloads(launch.payloads)
+        given = choose.given(workload, self._options)
+        groups = (one.security.fs_group for one in workload.containers)
+        return Order(
+            workload.identity,
+            accepted_at=time.time(),
+            containers=tuple(Made(one.name, one.image) for one in made.containers),
+            definition=await self._definitions.arn(launch.definition),
+            overrides=launch.overrides,
+            spot=choose.is_spot(workload, self._options),
+            task_role=given.task_role,
+            subnets=_from(given.subnets, pod.mark),
+            security_groups=given.security_groups,
+            hard_stop=_hard_stop(workload, wrapped=wrapped),
+            fs_group=next((one for one in groups if one is not None), None),
+            payloads=pod.payloads,
+            logins=pod.logins,
+        )
+
+    async def _made(self, workload: Workload, machine: str) -> Workload:
+        """The pod with the helper in it, or bare."""
+        if not check.wraps(workload, self._options):
+            return bare(workload)
+        asked = replace(
+            workload,
+            containers=tuple(
+                replace(one, image=self._images.rewritten(one.image)) for one in workload.containers
+            ),
+        )
+        found = await commands(self._registry, asked, machine)
+        if found.without:
+            self._hosting.without(workload.identity, found.without)
+            return bare(workload)
+        settings = self._hosting.settings(workload.identity)
+        return wrap(workload, found.processes, settings, self._options.helper_image)
+
+
+def _known(found: _T | None) -> _T:
+    if found is None:
+        raise Unsupported("no task is large enough")
+    return found
+
+
+def _hard_stop(workload: Workload, *, wrapped: bool) -> float | None:
+    if workload.hard_stop is None:
+        return None
+    return workload.hard_stop + (_SLACK if wrapped else 0.0)
+
+
+def _from(subnets: tuple[str, ...], mark: str) -> tuple[str, ...]:
+    """In another order for each pod, so that all are used alike."""
+    at = sum(mark.encode()) % len(subnets)
+    return subnets[at:] + subnets[:at]

@@ -1,0 +1,270 @@
+"""Keeps an eye on tasks: those known here by hundreds, others by looking for them now and then.
+
+Also does what is due for them whoever looks: a task that never starts is stopped and replaced, one
+that runs for longer than it may is stopped, and payloads go once their containers run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from adapters.fargate import names, observe
+from adapters.fargate.launch import Launcher
+from adapters.fargate.logins import Logins
+from adapters.fargate.names import Json, task_id
+from adapters.fargate.options import Options
+from adapters.fargate.pods import Pod, Pods
+from adapters.fargate.store import Store
+from adapters.fargate.tasks import Tasks
+from bridge.errors import BridgeError, NotFound
+
+_log = logging.getLogger(__name__)
+
+_YOUNG = 60.0
+"""Seconds for which DescribeTasks may not know a task that RunTask has made."""
+_SLOWEST = 60.0
+"""Seconds between looks while AWS does not answer."""
+
+
+class Watch:
+    """The tasks of one backend."""
+
+    def __init__(
+        self,
+        *,
+        options: Options,
+        pods: Pods,
+        store: Store,
+        tasks: Tasks,
+        launcher: Launcher,
+        logins: Logins,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._options = options
+        self._pods = pods
+        self._store = store
+        self._tasks = tasks
+        self._launcher = launcher
+        self._logins = logins
+        self._clock = clock
+        self._foreign: set[str] = set()
+        """Tasks that are not ours, or of pods that are gone."""
+        self._discovered_at = 0.0
+        self._discovering = asyncio.Lock()
+        self._nudge = asyncio.Event()
+        self._wanted: set[str] = set()
+        """Marks of pods that somebody wants to be looked at now."""
+        self._steps: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Looks at tasks that change, until cancelled."""
+        pause = self._options.poll
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), pause)
+            self._nudge.clear()
+            try:
+                await self._look()
+                pause = self._options.poll
+            except BridgeError as error:
+                _log.info("%s", error)
+                pause = min(pause * 2, _SLOWEST)
+            except Exception:  # noqa: BLE001 - who looks at tasks must go on
+                _log.exception("looking at tasks")
+                pause = min(pause * 2, _SLOWEST)
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        steps = list(self._steps.values())
+        for one in steps:
+            one.cancel()
+        await asyncio.gather(*steps, return_exceptions=True)
+
+    def look_at(self, mark: str) -> None:
+        """That pod may have changed: look at once."""
+        self._wanted.add(mark)
+        self._nudge.set()
+
+    async def _look(self) -> None:
+        wanted, self._wanted = self._wanted, set()
+        due = [
+            pod
+            for pod in self._pods
+            if pod.task is not None
+            and not observe.is_stopped(pod.task)
+            and (pod.mark in wanted or pod.ending or observe.in_transition(pod.task))
+        ]
+        await self._refresh(due)
+        await self._free()
+
+    async def refresh(self) -> None:
+        """Looks at everything that has not stopped."""
+        await self._refresh(
+            pod for pod in self._pods if pod.task is not None and not observe.is_stopped(pod.task)
+        )
+
+    async def _refresh(self, some: Iterable[Pod]) -> None:
+        pods = {pod.arn: pod for pod in some}
+        if not pods:
+            return
+        found = await self._tasks.describe(list(pods))
+        for arn, pod in pods.items():
+            if pod.arn != arn:
+                continue
+            if (task := found.get(arn)) is not None:
+                self._learn(pod, task)
+            elif not pod.missing and (pod.seen or self._clock() > _created(pod) + _YOUNG):
+                pod.missing = True
+                self._pods.tell(pod)
+
+    def _learn(self, pod: Pod, task: Json) -> None:
+        pod.seen = True
+        news = pod.learn(task)
+        if observe.is_stopped(task) and str(task.get("stoppedReason", "")) == observe.DELETED:
+            if not pod.ending:
+                # Another provider has deleted it.
+                self._pods.forget(pod)
+            return self._pods.tell(pod)
+        self._advance(pod, task)
+        if news:
+            self._pods.tell(pod)
+        return None
+
+    def _advance(self, pod: Pod, task: Json) -> None:
+        """Does what is due for it."""
+        if pod.kept is None or pod.halt.is_set() or pod.ending == observe.DELETED:
+            return
+        now, order = self._clock(), pod.kept.order
+        if observe.never_started(task):
+            if pod.launch is None:
+                pod.waiting = observe.failure(task)
+                pod.tries += 1
+                pod.ending = ""
+                self._launcher.start(pod)
+            return
+        if observe.is_stopped(task) or pod.ending:
+            return
+        started = task.get("startedAt")
+        if started is not None:
+            if order.hard_stop is not None and now > started.timestamp() + order.hard_stop:
+                self._end(pod, observe.HARD_STOP)
+        elif now > _created(pod) + self._options.start_deadline:
+            self._end(pod, observe.LATE)
+
+    def _end(self, pod: Pod, reason: str) -> None:
+        if pod.mark in self._steps:
+            return
+        _log.warning("pod %s: %s", pod.identity.uid, reason)
+
+        async def step() -> None:
+            try:
+                await self._tasks.stop(pod.arn, reason)
+                pod.ending = reason
+            except BridgeError as error:
+                _log.info("pod %s: %s", pod.identity.uid, error)
+            finally:
+                self._steps.pop(pod.mark, None)
+
+        self._steps[pod.mark] = asyncio.create_task(step(), name=f"end {pod.identity.uid}")
+
+    async def _free(self) -> None:
+        """Removes the payloads of pods whose containers have read them."""
+        done = [
+            pod
+            for pod in self._pods
+            if pod.kept is not None
+            and not pod.freed
+            and pod.launch is None
+            and pod.task is not None
+            and (pod.task.get("startedAt") is not None or pod.is_over)
+            and not (observe.never_started(pod.task) and not pod.halt.is_set())
+        ]
+        keys = [key for pod in done if pod.kept is not None for key in pod.kept.order.payloads]
+        if keys:
+            await self._store.forget_payloads(keys)
+        for pod in done:
+            pod.freed = True
+
+    async def discover(self, *, now: bool = False) -> None:
+        """Finds the tasks and orders that nobody here knows of, where that was not done a short
+        while ago."""
+        async with self._discovering:
+            if not now and self._clock() < self._discovered_at + self._options.discover:
+                return
+            began = self._clock()
+            # Orders first: one that is gone in between is of a pod that is gone.
+            marks = await self._store.marks()
+            await self._learn_orders(marks)
+            await self._learn_tasks(await self._tasks.all())
+            self._forget_deleted(marks, began)
+            self._discovered_at = began
+
+    async def _learn_orders(self, marks: set[str]) -> None:
+        unknown = [one for one in marks if (pod := self._pods.get(one)) is None or not pod.kept]
+        for mark, kept in zip(
+            unknown, await asyncio.gather(*map(self._store.read, unknown)), strict=True
+        ):
+            if kept is None:
+                continue
+            pod = self._pods.add(Pod(kept.order.identity, kept.order.containers))
+            if pod.kept is None and pod.launch is None:
+                pod.kept = kept
+            self._logins.used(kept.order.logins, mark)
+
+    async def _learn_tasks(self, arns: set[str]) -> None:
+        known = {pod.arn for pod in self._pods}
+        self._foreign &= arns
+        found = await self._tasks.describe(sorted(arns - known - self._foreign))
+        # What runs goes before what has stopped, of which nobody has written down that it is dead.
+        for task in sorted(found.values(), key=observe.is_stopped):
+            self._learn_of(task)
+
+    def _learn_of(self, task: Json) -> None:
+        arn = str(task["taskArn"])
+        mark, nonce = names.mark_of(self._options.owner, str(task.get("startedBy", "")))
+        pod = self._pods.get(mark)
+        if pod is None or pod.kept is None or pod.kept.order.nonce != nonce:
+            self._foreign.add(arn)
+            if mark and pod is None and not observe.is_stopped(task):
+                _log.warning("task %s has our mark, and there is no order for it", arn)
+        elif pod.launch is None and pod.task is None and task_id(arn) not in pod.kept.order.dead:
+            self._learn(pod, task)
+
+    def _forget_deleted(self, marks: set[str], began: float) -> None:
+        for pod in self._pods:
+            is_kept = pod.kept is not None and pod.kept.order.accepted_at < began
+            if is_kept and pod.mark not in marks and pod.launch is None and pod.is_over:
+                self._pods.forget(pod)
+            elif is_kept and pod.task is None and pod.launch is None and not pod.halt.is_set():
+                assert pod.kept is not None
+                if pod.kept.order.is_lost(self._clock()):
+                    pod.lost_at = self._clock()
+
+    async def end(self, pod: Pod, reason: str) -> None:
+        """Begins to end its task. Errors as of StopTask; NotFound is none."""
+        pod.ending = reason
+        try:
+            await self._tasks.stop(pod.arn, reason)
+        except NotFound:
+            pod.missing = True
+        self._nudge.set()
+
+    def kill(self, pod: Pod) -> None:
+        """Ends what should have ended by now."""
+        if pod.task is not None and not observe.is_stopped(pod.task) and not pod.ending:
+            self._end(pod, observe.STOPPED)
+
+    async def stopped(self, pod: Pod) -> None:
+        """Returns once nothing of its task runs, or ECS no longer has it."""
+        with self._pods.listen() as listener:
+            while pod.task is not None and not observe.is_stopped(pod.task) and not pod.missing:
+                self._nudge.set()
+                await listener.take()
+
+
+def _created(pod: Pod) -> float:
+    return float(pod.task["createdAt"].timestamp()) if pod.task is not None else 0.0
