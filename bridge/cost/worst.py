@@ -56,8 +56,13 @@ def span(workload: Workload, max_run: float) -> Span:
         # Init containers run one after the other, each for as long as any container may.
         inits = sum(one.role is Role.INIT for one in workload.containers)
         times = f"{inits + 1} times " if inits else ""
-        limits.append((max_run * (inits + 1), f"{times}max_run {max_run:g} s"))
+        limits.append((max_run * (inits + 1), f"{times}max_run {_time(max_run)}"))
     return Span(*min(limits)) if limits else Span(None, UNBOUNDED)
+
+
+def _time(seconds: float) -> str:
+    hours, rest = divmod(seconds, 3600)
+    return f"{seconds:g} s" if rest else f"{hours:g} h"
 
 
 def _restarts(one: Container) -> bool:

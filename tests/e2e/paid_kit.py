@@ -180,6 +180,11 @@ class PaidPlace(Place):
             os.close(ours)
 
 
+def words(done: Done) -> list[str]:
+    """Its lines beside the output, but for those that only a busy machine has."""
+    return [line for line in done.err.splitlines() if not line.startswith("waiting for backend")]
+
+
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+
 import pytest
-from e2e_kit import container, job, pod
-from paid_kit import PaidPlace, paid
+from e2e_kit import ROOT, container, job, pod
+from paid_kit import PaidPlace, paid, words
+
+from bridge.helper.program import machine_of
+from helper.build import build
 
 __all__ = ["paid"]
 
@@ -26,7 +33,7 @@ def bounded(place: PaidPlace, script: str = "echo hi") -> str:
 
 def test_a_run_on_a_cloud_that_ends_with_it(paid: PaidPlace) -> None:
     done = paid.do("run", "-f", bounded(paid), "--on", "clouded", "--simulate", env=REAL)
-    lines = done.err.splitlines()
+    lines = words(done)
     assert lines[0] == "aws: simulated here, plain processes; nothing is billed"
     assert lines[1].startswith("process: plain processes of this machine")
     assert lines[2].startswith("clouded (simulated): account 123456789012, us-east-1;")
@@ -79,7 +86,7 @@ def test_plan_check_and_backends(paid: PaidPlace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("given", "said"),
     [
         (("--on", "process"), '--on: found "process", which has no simulator; allowed: clouded'),
         (("--on", "nonsense"), '--on: found "nonsense", which has no simulator'),
@@ -88,7 +95,32 @@ def test_plan_check_and_backends(paid: PaidPlace) -> None:
         (("--provider", "unix:///x"), "--simulate starts a cloud here"),
     ],
 )
-def test_what_cannot_be_simulated(paid: PaidPlace, words: tuple[str, ...], said: str) -> None:
-    done = paid.do("run", "-f", bounded(paid), "--simulate", *words, code=2)
+def test_what_cannot_be_simulated(paid: PaidPlace, given: tuple[str, ...], said: str) -> None:
+    done = paid.do("run", "-f", bounded(paid), "--simulate", *given, code=2)
     assert said in done.err
+    assert paid.run_names() == []
+
+
+@pytest.fixture
+def helper() -> dict[str, str]:
+    """Variables by which commands find the helper's program, built where it is not yet."""
+    if shutil.which("go") is None:
+        pytest.skip("no go on PATH")
+    built = build(machine_of(platform.machine()))
+    return {"XDG_CACHE_HOME": str(built.parents[2])}
+
+
+@pytest.mark.parametrize(
+    ("example", "said", "cost"),
+    [("hello.yaml", "Hello from", "at most $2.10"), ("sidecar", "90 orders", "at most $")],
+)
+def test_examples_on_fargate(
+    paid: PaidPlace, helper: dict[str, str], example: str, said: str, cost: str
+) -> None:
+    file = os.fspath(ROOT / "examples" / example)
+    done = paid.do("run", "-f", file, "--on", "fargate", "--simulate", env={**REAL, **helper})
+    assert said in done.out
+    assert "fargate (simulated): account 123456789012, us-east-1; list prices of" in done.err
+    assert cost in done.err
+    assert "would have cost about $0.0002" in done.err
     assert paid.run_names() == []

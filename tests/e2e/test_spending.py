@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from e2e_kit import container, job, pod
-from paid_kit import PaidPlace, paid
+from paid_kit import PaidPlace, paid, words
 
 __all__ = ["paid"]
 
@@ -26,7 +26,7 @@ def short(place: PaidPlace, script: str = "echo hi", **spec: Any) -> str:
 
 def test_it_is_told_before_and_after(paid: PaidPlace) -> None:
     done = paid.do("run", "-f", short(paid), "--on", "paid")
-    lines = done.err.splitlines()
+    lines = words(done)
     assert lines[0].startswith("paid: account 4711, here-1; list prices of 2026-11-22 (")
     assert lines[1:4] == [
         "  job/words: at most 2 pods, 1 at once: at most $1.80 (activeDeadlineSeconds 60)",
@@ -72,13 +72,13 @@ def test_what_has_no_limit_passes_no_limit(paid: PaidPlace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "words"),
+    ("answer", "code", "end"),
     [("y", 0, "cost about $0.6000"), ("n", 2, "not confirmed; nothing was started")],
 )
-def test_a_terminal_is_asked(paid: PaidPlace, answer: str, code: int, words: str) -> None:
+def test_a_terminal_is_asked(paid: PaidPlace, answer: str, code: int, end: str) -> None:
     paid.write("config/podbridge/config.yaml", "confirm_above: 1\n")
     found, said = paid.do_on_terminal(answer, "run", "-f", short(paid), "--on", "paid")
-    assert (found, words in said) == (code, True), said
+    assert (found, end in said) == (code, True), said
     assert "confirm_above is $1.00. Run it? [y/N]" in said
 
 
@@ -127,7 +127,7 @@ def test_a_price_that_nobody_knows(paid: PaidPlace) -> None:
 
 def test_prices_are_read_anew_on_request(paid: PaidPlace) -> None:
     done = paid.do("plan", "-f", short(paid), "--on", "paid", "--refresh-prices")
-    assert done.err == "paid: read 2 prices of here-1\n"
+    assert words(done) == ["paid: read 2 prices of here-1"]
 
 
 def test_backends_without_prices_are_free(paid: PaidPlace) -> None:
