@@ -339,7 +339,8 @@ class Verifies(Protocol):
     """Can say beforehand what of its account would stand in a pod's way."""
 
     async def verify(self) -> Sequence[Finding]:
-        """Looks at everything that pods need, and changes nothing. Once the adapter is open."""
+        """Looks at everything that pods need, and changes nothing. Takes no `open`: what keeps it
+        from opening is among what is found. Unauthorized, Unavailable: nothing can be looked at."""
 
 
 ABILITIES: Mapping[str, type] = {

@@ -52,6 +52,9 @@ def command(
         check_writable(junit)
     manner = Manner(logs, seconds_of(timeout), junit, leaves=True)
     target = target_of(run)
+    if run.attendant is None and target.simulated:
+        words = "its simulated cloud ended with the command that began it"
+        raise Unavailable(f"run {name}: {words}; podbridge delete {name} forgets it")
     if run.attendant is None:
         if run.deleting or _is_over(run):
             view = view_of(run, output, quiet=quiet)
