@@ -78,7 +78,7 @@ conformance: $(STAMP) ## Kubernetes' own end-to-end tests on a node with engine;
 conformance-helper: $(STAMP) ## the same where pods have only the helper; writes docs/conformance-helper.md
 	@$(BIN)/python -m tools.control_plane.build --e2e
 	@$(BIN)/python helper/build.py
-	@$(BIN)/python -m tools.conformance --helper --report docs/conformance-helper.md
+	@$(BIN)/python -m tools.conformance --on helper --report docs/conformance-helper.md
 
 parity: $(STAMP) ## the same manifests on a real kubelet and on engine, compared; writes docs/parity.md
 	@$(BIN)/python -m tools.parity --report docs/parity.md

@@ -140,12 +140,14 @@ def _repository(image: str) -> str:
 def _state(made: Made, one: Mapping[str, Any], task: Mapping[str, Any]) -> State:
     status = str(one.get("lastStatus", ""))
     code = one.get("exitCode")
-    if code is not None and (status == "STOPPED" or is_stopped(task)):
+    # Its end has a time from then on, which stays.
+    if code is not None and (task.get("executionStoppedAt") or is_stopped(task)):
         return _exit(int(code), one, task)
     if is_stopped(task):
         return _unknown(one, task)
     # A container runs before ECS says when the task did.
-    if status == "RUNNING" and (made.name in (INSTALL, WATCH) or task.get("startedAt")):
+    runs = status == "RUNNING" or code is not None
+    if runs and (made.name in (INSTALL, WATCH) or task.get("startedAt")):
         return Running(_started(task))
     return Waiting("ContainerCreating", _step(task))
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import platform
 import shutil
+import socket
+import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -15,12 +17,13 @@ from typing import Any
 
 import pytest
 from contract import Bench, container, is_running, until, workload
+from process_kit import ECHO
 from support.channels import PATIENCE, soon
 
 from adapters.fargate import Adapter, Options, furnish
 from adapters.simulators.aws import Settings, Simulator
 from bridge.helper.program import machine_of, pinned
-from bridge.workload import HelperUse, Identity, Workload
+from bridge.workload import Container, Exit, HelperUse, Identity, Observed, Running, Workload
 from helper.build import build, digest
 
 SCALE = 200.0
@@ -113,10 +116,43 @@ class FargateBench(Bench):
     def brief(self, code: int = 0) -> Workload:
         return workload(container("sh", "-c", f"exit {code}"))
 
+    def port(self) -> int:
+        """Tasks are processes of this host, and share its ports."""
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            return int(one.getsockname()[1])
+
+    def echo(self, port: int) -> Container:
+        return container(sys.executable, "-c", ECHO, str(port))
+
     async def leftovers(self, who: Identity) -> Sequence[str]:
         adapter = await self.adapter()
         running = await adapter._tasks._listed(desiredStatus="RUNNING")
         return [*running, *await adapter._store.marks(), *await adapter._store.payloads()]
+
+
+class HelpedBench(FargateBench):
+    """The same, with the helper in every pod."""
+
+    def __init__(self, state: Path, cloud: Cloud | None = None, **options: Any) -> None:
+        super().__init__(state, cloud, **{"helper": HelperUse.ALWAYS, **options})
+
+    async def reachable(self, adapter: Any, who: Identity) -> None:
+        """Its helpers come back by themselves."""
+        await until(adapter, who, says_started)
+
+
+def has_begun(observed: Observed) -> bool:
+    """Whether its container has ended, or its helper says that it runs."""
+    (one,) = observed.containers
+    return isinstance(one.state, Exit) or (
+        isinstance(one.state, Running) and one.started is not None
+    )
+
+
+def says_started(observed: Observed) -> bool:
+    """Whether the helper itself says so, and not ECS alone."""
+    return is_running(observed) and observed.containers[0].started is True
 
 
 @pytest.fixture(scope="module", autouse=True)

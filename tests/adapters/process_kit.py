@@ -18,7 +18,7 @@ from contract import Bench, container, workload
 from adapters.process import Adapter, Options
 from bridge.workload import Container, Identity, Workload
 
-_ECHO = """
+ECHO = """
 import socket, sys, threading
 
 def answer(peer):
@@ -64,7 +64,7 @@ class ProcessBench(Bench):
         return number
 
     def echo(self, port: int) -> Container:
-        return container(sys.executable, "-c", _ECHO, str(port))
+        return container(sys.executable, "-c", ECHO, str(port))
 
     def folder(self, who: Identity) -> Path:
         """Where that pod is."""

@@ -14,6 +14,7 @@ import pytest
 from support import engine
 
 from tools.conformance import images, known, report, suite
+from tools.conformance.variants import VARIANTS
 from tools.control_plane import assets
 from tools.control_plane.recipes import VERSIONS
 
@@ -96,7 +97,7 @@ def test_failures_and_passes_that_nobody_expects(tmp_path: Path) -> None:
 
 
 def test_the_page_has_counts_and_reasons(tmp_path: Path) -> None:
-    run = report.Run(results(tmp_path), "v1.36.3", 90.0, 12, helper=False)
+    run = report.Run(results(tmp_path), "v1.36.3", 90.0, 12, VARIANTS["engine"])
     page = report.page(run, {"[sig-apps] Job runs [Conformance]": "no <such> ability"}, {PODS})
     assert "| sig-node: pods and containers | 1 | 1 | 0 | 1 | 1 |" in page
     assert "| sig-apps: Job and CronJob | 1 | 0 | 1 | 1 | 0 |" in page
@@ -112,7 +113,7 @@ def test_what_was_run_again_counts_as_it_ended_then(tmp_path: Path) -> None:
         (job.name, 2),
         (PODS, 1),
     ]
-    page = report.page(report.Run(found, "v1.36.3", 90.0, 12, helper=False), {}, set())
+    page = report.page(report.Run(found, "v1.36.3", 90.0, 12, VARIANTS["engine"]), {}, set())
     assert f"## What passed at the second try, with less beside it\n\n- {job.name}\n" in page
 
 
@@ -124,5 +125,6 @@ def test_a_name_is_its_own_regular_expression_and_of_no_longer_one() -> None:
 
 
 def test_every_known_miss_and_quick_test_is_in_a_group() -> None:
-    for name in (*known.misses(helper=True), *known.lines(known.QUICK), *known.lines(known.IDLE)):
+    files = [one for variant in VARIANTS.values() for one in variant.known]
+    for name in (*known.misses(files), *known.lines(known.QUICK), *known.lines(known.IDLE)):
         assert suite.Result(name, "passed", 0, "").group in suite.GROUPS, name

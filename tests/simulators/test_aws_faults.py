@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,8 +102,41 @@ def test_a_token_lives_a_day_or_an_hour_after_the_end() -> None:
     assert tokens.earlier("main", call) is None
 
 
+def test_time_that_is_skipped_has_passed_for_what_was_there_before() -> None:
+    clock = Still(scale=10)
+    before = clock.now()
+    clock.at += 1
+    clock.skip(3600)
+    assert clock.passed(before) == 3610
+    clock.at += 1
+    assert clock.passed(before) == 3620
+    assert clock.passed(clock.now()) == 0
+
+
+async def test_who_waits_wakes_when_time_is_skipped() -> None:
+    clock = Clock()
+    waiting = asyncio.create_task(clock.sleep(3600))
+    await asyncio.sleep(0)
+    clock.skip(1800)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    clock.skip(1800)
+    await asyncio.wait_for(waiting, 30)
+
+
 @pytest.mark.slow
 class TestOverTheWire:
+    def test_an_hour_that_is_skipped_takes_stopped_tasks_away(self) -> None:
+        with running() as cloud:
+            ecs = Ecs(cloud)
+            arn = ecs.start(shell("exit 0"))
+            ecs.end(arn)
+            assert cloud.control("POST", "time", {"skip": 3600}) == (200, {"skipped": 3600})
+            until(lambda: not ecs.client.describe_tasks(cluster="main", tasks=[arn])["tasks"])
+            for wrong in ({}, {"skip": -1}, {"skip": "1"}, []):
+                status, said = cloud.control("POST", "time", wrong)
+                assert (status, "SECONDS" in str(said)) == (400, True)
+
     def test_pages_may_come_empty(self) -> None:
         with running() as cloud:
             logs = cloud.client("logs")

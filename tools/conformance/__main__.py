@@ -1,6 +1,6 @@
 """Run Kubernetes' own end-to-end tests on a node with the `engine` backend.
 
-Usage: python -m tools.conformance [--quick | --core | --focus REGEX | --idle] [--helper]
+Usage: python -m tools.conformance [--quick | --core | --focus REGEX | --idle] [--on VARIANT]
        [--report FILE] ...
 
 Builds nothing: `python -m tools.control_plane.build --e2e` makes the programs. Exit code 0 where
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tools.conformance import images, known, node, report, suite
 from tools.conformance.containers import engine
+from tools.conformance.variants import VARIANTS, Variant
 from tools.control_plane import assets, handle
 from tools.control_plane.components import API_SERVER
 from tools.control_plane.recipes import VERSIONS
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--core", action="store_true", help="without the other controllers")
     what.add_argument("--focus", metavar="REGEX", help="just these, also others than ours")
     what.add_argument("--idle", action="store_true", help="on a node that runs nothing")
-    parser.add_argument("--helper", action="store_true", help="in pods with the helper alone")
+    parser.add_argument("--on", choices=[*VARIANTS], default="engine", help="what runs its pods")
     parser.add_argument("--procs", type=int, default=12, help="tests at a time (12)")
     parser.add_argument("--limit", type=float, help="seconds for all tests")
     parser.add_argument("--report", type=Path, help="write the table there, as Markdown")
@@ -73,10 +74,11 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
         _say("images")
         images.provide(programs["agnhost"])
     order = _order(given)
-    misses = known.misses(helper=given.helper)
+    variant = VARIANTS[given.on]
+    misses = known.misses(variant.known)
     _say("control plane and node")
     began = time.monotonic()
-    with _cluster(folder, idle=given.idle, helper=given.helper) as plane:
+    with _cluster(folder, variant, idle=given.idle) as plane:
         _say(f"tests, {order.procs} at a time; logs are in {folder}")
         began = time.monotonic()
         results = suite.run(plane, programs, order, folder / "tests", _say)
@@ -97,7 +99,7 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
     for line in report.summary(results, verdict, seconds):
         _say(line)
     if given.report:
-        done = report.Run(results, plane.version, seconds, order.procs, given.helper)
+        done = report.Run(results, plane.version, seconds, order.procs, variant)
         page = report.page(done, misses, set(known.lines(known.IDLE)))
         given.report.write_text(page, "utf-8")
     return 0 if verdict.good else 1
@@ -114,7 +116,7 @@ def _order(given: argparse.Namespace) -> suite.Order:
 
 
 @contextlib.contextmanager
-def _cluster(folder: Path, *, idle: bool, helper: bool) -> Iterator[handle.ControlPlane]:
+def _cluster(folder: Path, variant: Variant, *, idle: bool) -> Iterator[handle.ControlPlane]:
     """A control plane with one node."""
     # The node's certificate is its own: nobody here would approve another one.
     trusting = {API_SERVER: ["--kubelet-certificate-authority="]}
@@ -124,7 +126,12 @@ def _cluster(folder: Path, *, idle: bool, helper: bool) -> Iterator[handle.Contr
                 yield plane
         else:
             owner = f"conformance-{uuid.uuid4().hex[:8]}"
-            with node.on_engine(plane, folder / "node", owner, helper=helper):
+            place = folder / "node"
+            place.mkdir(parents=True)
+            with (
+                variant.backend(place, owner) as backend,
+                node.on_engine(plane, place, owner, backend),
+            ):
                 yield plane
 
 

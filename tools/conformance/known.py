@@ -13,9 +13,7 @@ import yaml
 from tools.conformance.suite import Result
 
 _HERE = Path(__file__).resolve().parent
-MISSES, HELPED, QUICK, IDLE = (
-    _HERE / name for name in ("known.yaml", "known-helper.yaml", "quick.txt", "idle.txt")
-)
+MISSES, QUICK, IDLE = (_HERE / name for name in ("known.yaml", "quick.txt", "idle.txt"))
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class Verdict:
         return not self.surprises and not self.mended
 
 
-def misses(*, helper: bool) -> Mapping[str, str]:
-    """Why a test does not pass, by its name; `helper`: in pods with nothing but the helper."""
-    files = [MISSES, HELPED] if helper else [MISSES]
+def misses(more: Sequence[str] = ()) -> Mapping[str, str]:
+    """Why a test does not pass, by its name; `more`: the files that count besides."""
+    files = [MISSES, *(_HERE / name for name in more)]
     found = [yaml.safe_load(one.read_text("utf-8")) or {} for one in files]
     return {name: reason for one in found for reason, names in one.items() for name in names}
 

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tools.conformance.containers import MORTAL, engine
+from tools.conformance.variants import CORES, MEMORY, PODS
 from tools.control_plane.api import Api, ApiError
 from tools.control_plane.handle import ControlPlane
 
@@ -25,8 +26,6 @@ START = 120.0
 """Seconds in which the node must be Ready; it takes two."""
 STOP = 30.0
 """Seconds in which it must end when told to."""
-CORES, MEMORY, PODS = "16", "32Gi", 200
-"""What the node says it has. The tests ask for little and use less."""
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _BEAT = 10.0
 _WAITS = 30.0
@@ -39,12 +38,13 @@ class NotReady(Exception):
 
 
 @contextlib.contextmanager
-def on_engine(plane: ControlPlane, folder: Path, owner: str, *, helper: bool) -> Iterator[Path]:
+def on_engine(
+    plane: ControlPlane, folder: Path, owner: str, backend: Mapping[str, object]
+) -> Iterator[Path]:
     """While this goes on the node is there, with the log of `podbridge up` at the path given.
     Afterwards no container of it is left."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = folder / "podbridge.yaml"
-    config.write_text(json.dumps(_config(plane, folder, owner, helper=helper)))
+    config.write_text(json.dumps(_config(plane, folder, backend)))
     command = [*MORTAL, sys.executable, "-m", "podbridge", "--config", str(config), "up"]
     log = folder / "node.log"
     environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
@@ -66,18 +66,7 @@ def on_engine(plane: ControlPlane, folder: Path, owner: str, *, helper: bool) ->
         engine.remove(owner)
 
 
-def _config(plane: ControlPlane, folder: Path, owner: str, *, helper: bool) -> dict[str, object]:
-    backend = {
-        "name": "engine",
-        "type": "engine",
-        "host": engine.address(),
-        "owner": owner,
-        "max_pods": PODS,
-        "cpu": CORES,
-        "memory": MEMORY,
-    }
-    if helper:
-        backend |= {"helper": "always", "helper_state": str(folder / "helper")}
+def _config(plane: ControlPlane, folder: Path, backend: Mapping[str, object]) -> dict[str, object]:
     node = {"name": NAME, "no_taint": True, "address": address(), "port": _free_port()}
     return {
         "apiVersion": "podbridge.io/v1",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tools.conformance.known import Verdict
 from tools.conformance.suite import CORE, GROUPS, Result
+from tools.conformance.variants import Variant
 
 _HEAD = """\
 # Conformance{title}
@@ -26,13 +27,6 @@ The last column is what passes on a node that is Ready and runs nothing (pods th
 a minute fail there, so that the tests end): those tests ask the control plane only.
 """
 
-_HELPER = (
-    " with the helper",
-    " and its option\n`helper: always`: groups of containers, and all else is the helper's"
-    " (docs/helper.md)",
-    "conformance-helper",
-)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -43,8 +37,7 @@ class Run:
     """Kubernetes', as `v1.36.3`."""
     seconds: float
     procs: int
-    helper: bool
-    """In pods with nothing but the helper."""
+    variant: Variant
 
 
 def summary(results: Sequence[Result], verdict: Verdict, seconds: float) -> Iterator[str]:
@@ -66,14 +59,13 @@ def _count(results: Sequence[Result], state: str) -> int:
 def page(run: Run, known: Mapping[str, str], idle: Collection[str]) -> str:
     """docs/conformance.md. `known`: why a test does not pass, by name. `idle`: the names of those
     that pass on a node that runs nothing."""
-    title, what, target = _HELPER if run.helper else ("", "", "conformance")
     head = _HEAD.format(
         version=run.version,
         procs=run.procs,
         minutes=run.seconds / 60,
-        title=title,
-        what=what,
-        target=target,
+        title=run.variant.title,
+        what=run.variant.what,
+        target=run.variant.target,
     )
     parts = [head, "\n".join(_table(run.results, idle))]
     parts += ["\n".join(_failed(run.results, known)), "\n".join(_skipped(run.results))]

@@ -2,11 +2,13 @@
 
 Timestamps are real ones, so that they can be compared with everybody else's. Every duration that
 the cloud keeps (provisioning, retention, timeouts, a bucket's refill) takes `scale` times less.
+Some of its time can be skipped: then whatever waits or expires is so much older.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 
@@ -17,6 +19,15 @@ class Clock:
         if scale <= 0:
             raise ValueError(f"a time scale is above 0, not {scale}")
         self.scale = scale
+        self._skips: list[tuple[float, float]] = []
+        """When some of the cloud's time was skipped, and how many seconds."""
+        self._skipped = asyncio.Event()
+
+    def skip(self, seconds: float) -> None:
+        """So many seconds of the cloud's pass at once. What containers do takes its own time."""
+        self._skips.append((self.now(), seconds))
+        self._skipped.set()
+        self._skipped = asyncio.Event()
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -24,7 +35,8 @@ class Clock:
 
     def passed(self, since: float) -> float:
         """Seconds of the cloud's that have passed since that moment."""
-        return (self.now() - since) * self.scale
+        skipped = sum(seconds for at, seconds in self._skips if at >= since)
+        return (self.now() - since) * self.scale + skipped
 
     def real(self, seconds: float) -> float:
         """What so many seconds of the cloud's take here."""
@@ -32,4 +44,7 @@ class Clock:
 
     async def sleep(self, seconds: float) -> None:
         """Waits so many seconds of the cloud's."""
-        await asyncio.sleep(self.real(seconds))
+        begun = self.now()
+        while (left := self.real(seconds - self.passed(begun))) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._skipped.wait(), left)

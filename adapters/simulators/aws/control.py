@@ -28,6 +28,7 @@ class Control:
             ("DELETE", "faults"): self._clear,
             ("GET", "health"): self._health,
             ("GET", "ledger"): self._ledger,
+            ("POST", "time"): self._skip,
         }
 
     def answer(self, request: Request) -> Answer:
@@ -72,6 +73,16 @@ class Control:
 
     def _ledger(self, request: Request) -> Answer:
         return _json(200, self._account.ledger.as_json())
+
+    def _skip(self, request: Request) -> Answer:
+        try:
+            seconds = json.loads(request.body)["skip"]
+        except (ValueError, TypeError, KeyError):
+            seconds = None
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds < 0:
+            return _json(400, {"errors": ['the body is to be {"skip": SECONDS}, 0 or more']})
+        self._account.clock.skip(seconds)
+        return _json(200, {"skipped": seconds})
 
 
 def _json(status: int, body: Json) -> Answer:

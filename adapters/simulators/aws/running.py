@@ -27,7 +27,7 @@ _CHECK_OUTPUT = 64 * 1024
 
 
 class Backend(Protocol):
-    """What of an adapter is used here: both `engine` and `process` have all of it."""
+    """What of an adapter is used here: `engine`, `process` and `Nothing` have all of it."""
 
     async def open(self) -> None:
         """As `bridge.adapter.Adapter`."""
@@ -81,8 +81,8 @@ class Runner:
 
     @property
     def has_images(self) -> bool:
-        """Whether images are used; else a command runs on this host as it is."""
-        return self.kind != "process"
+        """Whether images are used; else a command runs on this host as it is, or not at all."""
+        return self.kind == "engine"
 
     async def open(self) -> None:
         """Unavailable where the adapter cannot run anything here."""
@@ -219,6 +219,10 @@ def _make(kind: str, folder: Path | None) -> Backend:
         from adapters.process import Adapter, Options  # noqa: PLC0415 - only what is used
 
         made = Adapter("aws-simulator", Options(root=folder))
+    elif kind == "null":
+        from adapters.simulators.aws.nothing import Nothing  # noqa: PLC0415 - only what is used
+
+        made = Nothing()
     else:
         from adapters import engine  # noqa: PLC0415 - only what is used
 

@@ -24,7 +24,8 @@ _GRACE = 1.0
 
 
 class Simulator:
-    """AWS on this machine, as a context manager. `run_on` is `process` or `engine`.
+    """AWS on this machine, as a context manager. `run_on` is `process`, `engine` or `null`,
+    which runs nothing.
 
     Entering raises Unavailable where nothing can be run here, OSError where the port is taken.
     """

@@ -28,6 +28,7 @@ docs/simulators.md says what is simulated, and what is not.
 
 _OPEN = "warning: every host that reaches this one can run commands here: nobody is asked who it is"
 _REAL = "tasks are really run, as you, by {}; nothing is billed"
+_NULL = "tasks are not run: `true` and `sleep N` end, all others go on; nothing is billed"
 
 
 @click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,10 +58,10 @@ def command() -> None:
 )
 @click.option(
     "--run-on",
-    type=click.Choice(["process", "engine"]),
+    type=click.Choice(["process", "engine", "null"]),
     default="process",
     show_default=True,
-    help="What runs the containers.",
+    help="What runs the containers; null: nothing does, for load tests.",
 )
 @format_option("json")
 def aws(
@@ -96,7 +97,7 @@ async def _serve(made: Simulator, run_on: str, listen: str, output: str | None) 
     async with made as simulator:
         if not is_local(f"{listen}:0"):
             click.echo(_OPEN, err=True)
-        click.echo(_REAL.format(run_on), err=True)
+        click.echo(_NULL if run_on == "null" else _REAL.format(run_on), err=True)
         _say(simulator, output)
         await stop.wait()
     return 0

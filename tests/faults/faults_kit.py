@@ -1,0 +1,210 @@
+"""What goes wrong at a cloud, and what must hold all the same: on every simulated cloud alike.
+
+A cloud gives a `Sky`: where it is, how its backend is configured, what can be made to go wrong
+there, and what is left of pods. The pods are one Job's, attended as `podbridge run` attends it; the
+one that attends it, its provider with it, is killed at any call and comes back from what is on
+disk and in the cloud.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from bridge.cli.wiring import make_provider
+from bridge.config import BackendConfig
+from bridge.local.manifests import load
+from bridge.local.runs import Run, Runs
+from bridge.local.session import Session
+from bridge.pods import Manifest
+
+PATIENCE = 120.0
+"""Seconds: far above what anything here takes alone."""
+PODS = 5
+
+
+class Trouble(StrEnum):
+    """What can be made to go wrong, in the words of no cloud."""
+
+    THROTTLED = "calls are refused for their number"
+    LOST = "calls are done, and their answers lost"
+    BROKEN = "calls are answered with an error of the server's"
+    SLOW = "calls take longer"
+    UNSEEN = "what was just made is not seen yet"
+    FULL = "there is no capacity"
+    STUCK = "what was launched never starts"
+
+
+class Sky(ABC):
+    """One simulated cloud that runs. `path` is a folder of this machine's that pods can write."""
+
+    path: Path
+
+    @abstractmethod
+    def backend(self) -> BackendConfig:
+        """The backend, with short waits."""
+
+    @abstractmethod
+    def trouble(self, what: Trouble, chance: float, times: int | None = None) -> None:
+        """Makes it go wrong from now on: with that chance, so many times at most."""
+
+    @abstractmethod
+    def calm(self) -> None:
+        """Takes all trouble back."""
+
+    @abstractmethod
+    def calls(self, hear: Callable[[str], None]) -> None:
+        """Has `hear` called with a call's name once the cloud has done it, before the answer."""
+
+    @abstractmethod
+    def left(self) -> Sequence[str]:
+        """All that costs or tells something of a pod, and should be gone with it."""
+
+    @abstractmethod
+    def launched(self) -> int:
+        """How many launches the cloud has done."""
+
+    @abstractmethod
+    def skip(self, seconds: float) -> None:
+        """So much of the cloud's time passes at once."""
+
+
+@dataclass
+class Attended:
+    """A Job, and whoever attends it; some of them are killed."""
+
+    sky: Sky
+    run: Run
+    lives: int = 0
+    _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    session: Session | None = None
+
+    def begin(self) -> None:
+        """Somebody attends it from now on, with a provider that knows nothing."""
+        self.lives += 1
+        provider = make_provider([self.sky.backend()], max_run=3600)
+        known = Runs(self.sky.path / "state").find(self.run.name)
+        assert known is not None
+        known.new = self.lives == 1
+        self.session = Session(known, provider)
+        self._tasks = [
+            asyncio.create_task(provider.run(), name="provider"),
+            asyncio.create_task(self.session.attend(), name="session"),
+        ]
+
+    async def kill(self) -> None:
+        """Both are gone, wherever they were."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.session = None
+
+    async def over(self) -> None:
+        """Returns once whoever attends it says that nothing is left to do."""
+        assert self.session is not None
+        async with asyncio.timeout(PATIENCE):
+            waiting = asyncio.create_task(self.session.over.wait())
+            await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        assert self.session.over.is_set(), [one for one in self._tasks if one.done()]
+
+    def pods(self) -> list[Manifest]:
+        """The pods as they are shown."""
+        assert self.session is not None
+        return list(self.session.store.pods.values())
+
+    def delete(self) -> None:
+        """All of it is to go."""
+        assert self.session is not None
+        self.session.delete()
+
+    def ran(self) -> Counter[str]:
+        """How often each pod has begun to run, by its index."""
+        with contextlib.suppress(FileNotFoundError):
+            return Counter((self.sky.path / "ran").read_text().split())
+        return Counter()
+
+
+def job(sky: Sky, pods: int = PODS, script: str = "", **spec: Any) -> Mapping[str, Any]:
+    """An Indexed Job. Each pod writes its index to a file, does `script`, and exits with the index
+    modulo 3. Pods that a cloud takes back are made again; those that fail are not."""
+    command = (
+        f"i=$JOB_COMPLETION_INDEX; echo $i >> {sky.path}/ran; {script or ':'}; exit $((i % 3))"
+    )
+    container = {"name": "main", "image": "example/image", "command": ["/bin/sh", "-c", command]}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    ignored = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "work"},
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": pods,
+            "parallelism": pods,
+            "backoffLimitPerIndex": 0,
+            "podFailurePolicy": {"rules": [ignored]},
+            "template": template,
+            **spec,
+        },
+    }
+
+
+@contextlib.asynccontextmanager
+async def attended(sky: Sky, manifest: Mapping[str, Any]) -> AsyncIterator[Attended]:
+    """The Job, attended. Afterwards nobody is at it."""
+    file = sky.path / "job.json"
+    file.write_text(json.dumps(manifest))
+    objects = [one.obj for one in load([str(file)])]
+    run = Runs(sky.path / "state").create("work", objects, {}, time.time())
+    made = Attended(sky, run)
+    made.begin()
+    try:
+        yield made
+    finally:
+        await made.kill()
+
+
+async def until(true: Callable[[], Any]) -> None:
+    """Returns as soon as that is true."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():  # noqa: ASYNC110 - what is waited for is elsewhere
+            await asyncio.sleep(0.02)
+
+
+def codes(pods: Sequence[Manifest]) -> dict[str, list[int]]:
+    """The exit codes of pods that were not taken away, by index."""
+    found: dict[str, list[int]] = {}
+    for pod in pods:
+        conditions = pod["status"].get("conditions", ())
+        if any(one["type"] == "DisruptionTarget" for one in conditions):
+            continue
+        index = pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
+        for one in pod["status"].get("containerStatuses", ()):
+            end = one["state"].get("terminated")
+            found.setdefault(index, []).append(-1 if end is None else end["exitCode"])
+    return found
+
+
+def proven(work: Attended, pods: int = PODS) -> None:
+    """Every pod has run once, and its code is its own."""
+    assert work.ran() == Counter(map(str, range(pods)))
+    assert codes(work.pods()) == {str(index): [index % 3] for index in range(pods)}
+
+
+def storm(sky: Sky, dice: random.Random) -> list[Trouble]:
+    """Some troubles together, by chance."""
+    found = dice.sample([*Trouble], dice.randint(1, 3))
+    for one in found:
+        sky.trouble(one, dice.choice((0.1, 0.3, 0.6)), times=dice.randint(2, 12))
+    return found
