@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from bridge.errors import Violation
 from bridge.workload import Container, Files, Identity, Observed, Workload
@@ -332,6 +332,25 @@ class Finding:
     message: str
     remedy: str = ""
     """What mends it, to be copied: a command, or an IAM statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What an account has for a backend of one type: `podbridge init` makes a configuration of it.
+
+    The module of such a type has `CLOUD`, the word that people type, and a coroutine function
+    `survey(region, endpoint)` that reads and changes nothing. Empty arguments: the SDK's own.
+    """
+
+    who: str
+    """Whose account, and by which identity it was read."""
+    settings: Sequence[tuple[str, Any, str]]
+    """(key of the backend, value, why: a comment), in the order in which they are written."""
+    missing: Sequence[Finding] = ()
+    """What is not there, each with what makes it."""
+    complete: bool = True
+    """Whether the settings hold once what is missing is made: False where its ID is known only
+    then."""
 
 
 @runtime_checkable

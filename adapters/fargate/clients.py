@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore import exceptions as sdk
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from adapters.fargate.errors import translated
 from bridge.adapter import Rate
@@ -110,7 +111,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(pool, lambda: then(method(**given)))
-        except (sdk.ClientError, sdk.BotoCoreError) as error:
+        except (sdk.ClientError, sdk.BotoCoreError, ResponseParserError) as error:
             found = translated(error, _shown(service, action), changes=_changes(action))
             if isinstance(found, Throttled):
                 for one in buckets:

@@ -34,6 +34,7 @@ COMMANDS = {
     "attach": "Come back to a run without losing a line",
     "wait": "Wait until a run is over; exit as the run does",
     "delete": "Stop a run and remove what is left of it",
+    "init": "Write a configuration from what a cloud account has",
     "backends": "List the backends and what they can do",
     "config": "Show, check and change the configuration",
     "up": "Join a cluster as a virtual node, with a provider of its own",

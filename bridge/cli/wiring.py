@@ -38,6 +38,19 @@ def load_config(file: str | None, **flags: Any) -> Config:
     return load(Path(file) if file else None, os.environ, given, options_model=options_model)
 
 
+def config_file(named: str | None) -> Path:
+    """The file that is read, or would be written."""
+    from bridge.config import CONFIG_VARIABLE, find
+
+    if chosen := named or os.environ.get(CONFIG_VARIABLE):
+        return Path(chosen)
+    if found := find(os.environ):
+        return found
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    base = Path(home) if home.startswith("/") else Path.home() / ".config"
+    return base / "podbridge" / "config.yaml"
+
+
 def choose_backends(config: Config, on: str | None) -> tuple[BackendConfig, ...]:
     """The configured backends that `--on` names (names or bare types, with commas), or all.
 
