@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/bridge/rpc/v1/*.proto)
 STAMP := $(VENV)/.installed
+# Tests and tools start hundreds of processes of ours: each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance conformance-helper parity fuzz helper lock clean help
 

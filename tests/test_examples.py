@@ -155,6 +155,7 @@ def wordcount(tmp_path: Path) -> tuple[Objects, dict[str, Path]]:
     return objects, paths
 
 
+@pytest.mark.slow
 def test_wordcount_of_two_runs_at_once(wordcount: tuple[Objects, dict[str, Path]]) -> None:
     objects, paths = wordcount
     count, rank = (container for _, container in containers(objects))
@@ -176,6 +177,7 @@ def test_wordcount_of_two_runs_at_once(wordcount: tuple[Objects, dict[str, Path]
     assert list(paths["/shared"].iterdir()) == [left_over]
 
 
+@pytest.mark.slow
 def test_sweep_has_a_line_of_csv_for_each_index(tmp_path: Path) -> None:
     objects = load([str(EXAMPLES / "sweep")])
     (job,) = objects.jobs
@@ -281,6 +283,7 @@ def test_the_demos_pace_follows_the_seconds() -> None:
     assert pauses(0) == pauses(-1) == 0
 
 
+@pytest.mark.slow
 def test_the_demo_counts_its_text_and_fails_once(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     texts, count, rank = demo_parts(demo_objects(0, folder))

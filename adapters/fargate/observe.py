@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from adapters.fargate.names import Json
@@ -86,8 +87,16 @@ def waiting(
     )
 
 
+def created(order: Order, task: Mapping[str, Any]) -> float:
+    """When the task was made (epoch seconds); the model lets an answer leave it out."""
+    at = task.get("createdAt")
+    return order.asked_at if at is None else float(at.timestamp())
+
+
 def group(order: Order, task: Mapping[str, Any], *, warned: bool) -> Observed:
     """The task as a group of containers. `warned`: AWS was once seen to take it back."""
+    if "createdAt" not in task:
+        task = {**task, "createdAt": datetime.fromtimestamp(created(order, task), UTC)}
     found = {one["name"]: one for one in task.get("containers") or ()}
     states = tuple(_container(one, found.get(one.name) or {}, task) for one in order.containers)
     is_over = is_stopped(task)
@@ -147,9 +156,13 @@ def _state(made: Made, one: Mapping[str, Any], task: Mapping[str, Any]) -> State
         return _unknown(one, task)
     # A container runs before ECS says when the task did.
     runs = status == "RUNNING" or code is not None
-    if runs and (made.name in (INSTALL, WATCH) or task.get("startedAt")):
+    if runs and (made.name in (INSTALL, WATCH) or _has_started(task)):
         return Running(_started(task))
     return Waiting("ContainerCreating", _step(task))
+
+
+def _has_started(task: Mapping[str, Any]) -> bool:
+    return task.get("startedAt") is not None or task.get("lastStatus") == "RUNNING"
 
 
 def _step(task: Mapping[str, Any]) -> str:

@@ -267,4 +267,7 @@ class Watch:
 
 
 def _created(pod: Pod) -> float:
-    return float(pod.task["createdAt"].timestamp()) if pod.task is not None else 0.0
+    """When its task was made (epoch seconds)."""
+    if pod.task is None or pod.kept is None:
+        return 0.0
+    return observe.created(pod.kept.order, pod.task)

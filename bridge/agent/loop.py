@@ -140,7 +140,8 @@ class Agent:
         self._ack_now = asyncio.Event()
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Runs until cancelled. Invalid: the provider speaks another contract; everything else that
+        either side answers is tried again."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_cluster(), name="watch cluster")

@@ -98,7 +98,8 @@ class Builder:
         self, pod: Manifest, who: pod_pb2.PodIdentity, started: float
     ) -> pb.CreatePodRequest:
         """`CreatePod`, with what Kubernetes recorded. `started` is status.startTime. Where a thing
-        that the pod refers to is missing its containers say so (`not_ready`)."""
+        that the pod refers to is missing its containers say so (`not_ready`). Raises as
+        `Cluster.get` and `Cluster.token`."""
         request = pb.CreatePodRequest(
             pod=who,
             manifest=json.dumps(pod).encode(),
@@ -118,7 +119,7 @@ class Builder:
     ) -> pb.UpdatePodRequest:
         """`UpdatePod`. What containers refer to and is not there (any more) holds back their own
         next start only. `filled`: every volume was there once; what is missing of one now holds
-        back nothing but that volume, and `kept` says so."""
+        back nothing but that volume, and `kept` says so. Raises as `create`."""
         request = pb.UpdatePodRequest(
             pod=who,
             manifest=json.dumps(pod).encode(),

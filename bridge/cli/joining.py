@@ -78,7 +78,8 @@ async def _join(
     from bridge.kubelet.certificates import Store
     from bridge.kubelet.certificates import client as client_certificate
     from bridge.kubelet.client import ApiClient
-    from bridge.kubelet.identity import cluster_id, replica
+    from bridge.kubelet.discovery import cluster_id
+    from bridge.kubelet.replica import replica
     from bridge.kubelet.rotation import CertificateKeeper
     from bridge.kubelet.shim import Shim
 
@@ -245,7 +246,7 @@ def _announce(_: str, __: str, message: str) -> None:
 
 def spec_of(node: NodeConfig, cluster: str, credentials: Credentials) -> NodeSpec:
     """The node as the shim takes it."""
-    from bridge.kubelet.identity import own_address
+    from bridge.kubelet.discovery import own_address
     from bridge.kubelet.node import NodeSpec
 
     return NodeSpec(
@@ -265,7 +266,7 @@ def spec_of(node: NodeConfig, cluster: str, credentials: Credentials) -> NodeSpe
 
 async def _version(client: ApiClient) -> str:
     """The API server's version, which is also the first look at whether it takes us."""
-    from bridge.kubelet.identity import server_version
+    from bridge.kubelet.discovery import server_version
 
     silent = f"the API server at {client.credentials.server} does not answer"
     try:

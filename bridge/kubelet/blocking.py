@@ -49,7 +49,8 @@ class Wire:
                 socket.socket.shutdown(peer, socket.SHUT_RDWR)
 
     def call(self, call: Call, runner: asyncio.Runner) -> Manifest:
-        """The object that was answered. `runner` serves the credentials' coroutines."""
+        """The object that was answered. `runner` serves the credentials' coroutines. Raises as
+        `ApiClient` does."""
         renew = False
         while True:
             authorization = runner.run(self._authorization(renew))

@@ -88,7 +88,8 @@ def client(node: str) -> Wanted:
 
 
 def serving(node: str, dns: tuple[str, ...], ips: tuple[str, ...]) -> Wanted:
-    """The certificate of the kubelet's API: whom the API server calls by which name or address."""
+    """The certificate of the kubelet's API: whom the API server calls by which name or address.
+    Invalid for a name too long."""
     _check_name(node)
     return Wanted(SERVING_SIGNER, node, frozenset((*dns, *map(_ip, ips))))
 
@@ -272,7 +273,8 @@ class Store:
         self.forget()
 
     def pending(self) -> bytes:
-        """The key to ask with: the one of a request that is under way, or a new one."""
+        """The key to ask with: the one of a request that is under way, or a new one. Invalid where
+        it can be neither read nor kept."""
         key = _read(self._pending)
         if key is not None:
             with contextlib.suppress(ValueError, TypeError):

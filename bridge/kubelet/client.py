@@ -85,7 +85,9 @@ class Call(NamedTuple):
 class ApiClient:
     """Calls one API server. Use as a context manager, or call `close`.
 
-    Every call raises only `bridge.errors`: see `error_of`; Unavailable where nobody answers.
+    Every call raises only `bridge.errors`: what the API server answered (`error_of`); Unavailable
+    where nobody answers, or not as an API server does; Unauthorized where its certificate is not to
+    be trusted, or there is nothing to show to it.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class ApiClient:
     async def get(
         self, path: str, params: Mapping[str, str] | None = None, *, accept: str = JSON
     ) -> Manifest:
-        """One object, or one page of a list."""
+        """One object, or one page of a list. NotFound: there is none."""
         return await self._call("GET", path, params, accept=accept)
 
     async def list(
@@ -152,21 +154,23 @@ class ApiClient:
             query.pop("resourceVersion", None)
 
     async def post(self, path: str, body: Manifest) -> Manifest:
-        """Creates an object."""
+        """Creates an object. AlreadyExists: there is one of that name."""
         return await self._call("POST", path, body=body)
 
     async def put(self, path: str, body: Manifest) -> Manifest:
-        """Replaces an object."""
+        """Replaces an object. Conflict: it is not as it was when `body` was read."""
         return await self._call("PUT", path, body=body)
 
     async def patch(
         self, path: str, body: Manifest, *, content_type: str = STRATEGIC_MERGE
     ) -> Manifest:
-        """Changes an object; the whole of it as it is then."""
+        """Changes an object; the whole of it as it is then. NotFound; Conflict where `body` names
+        another UID or version."""
         return await self._call("PATCH", path, body=body, content_type=content_type)
 
     async def delete(self, path: str, body: Manifest | None = None) -> Manifest:
-        """Deletes an object; `body` are the DeleteOptions. The object, or a Status."""
+        """Deletes an object; `body` are the DeleteOptions. The object, or a Status. NotFound;
+        Conflict where the preconditions are not met."""
         return await self._call("DELETE", path, body=body)
 
     async def lines(

@@ -68,10 +68,12 @@ class _Known:
 class ApiCluster:
     """`bridge.agent.cluster.Cluster`, and the pods that the kubelet's HTTPS API asks for.
 
-    Use as a context manager: leaving it writes what events there still are and ends all watches.
-    `on_references` is called with the UID of a pod whose ConfigMaps, Secrets or tokens are not what
-    they were; as long as nobody set it, the loop hears of the pod as MODIFIED. `as_node` gives the
-    Node as last heard, None before that; without it nobody asks whether pods match the Node.
+    What the API server refuses of these calls is Unavailable, never Invalid or Unsupported: no pod
+    fails for it. Use as a context manager: leaving it writes what events there still are and ends
+    all watches. `on_references` is called with the UID of a pod whose ConfigMaps, Secrets or tokens
+    are not what they were; as long as nobody set it, the loop hears of the pod as MODIFIED.
+    `as_node` gives the Node as last heard, None before that; without it nobody asks whether pods
+    match the Node.
     """
 
     def __init__(
@@ -248,7 +250,8 @@ class ApiCluster:
     async def patch_status(
         self, pod: Manifest, status: Manifest, annotations: dict[str, str]
     ) -> Manifest | None:
-        """`Cluster.patch_status`. Where nothing differs nothing is sent."""
+        """`Cluster.patch_status`. Where nothing differs nothing is sent. Unavailable where the
+        status of a pod that is there was refused."""
         metadata = pod["metadata"]
         uid = metadata["uid"]
         has = metadata.get("annotations") or {}
@@ -305,7 +308,8 @@ class ApiCluster:
             return await self._tokens.get(pod, audience, seconds, since)
 
     async def delete(self, pod: Manifest) -> None:
-        """`Cluster.delete`. One that finalizers hold goes with the last of them: asked once."""
+        """`Cluster.delete`. One that finalizers hold goes with the last of them: asked once.
+        Unavailable where the deletion of a pod that is there was refused."""
         metadata = pod["metadata"]
         uid = metadata["uid"]
         if uid in self._gone or uid in self._deleting:

@@ -114,7 +114,8 @@ def in_cluster(env: Mapping[str, str] = os.environ, account: Path = SERVICE_ACCO
 def from_kubeconfig(
     paths: list[Path], context: str | None = None, *, env: Mapping[str, str] = os.environ
 ) -> Credentials:
-    """From kubeconfig files, merged as kubectl merges them: the first that names a thing wins."""
+    """From kubeconfig files, merged as kubectl merges them: the first that names a thing wins.
+    Invalid, with file and field."""
     config = _Kubeconfig.read(paths)
     chosen = config.context(context)
     cluster = config.entry("clusters", "cluster", *chosen.reference("cluster"))

@@ -1,78 +1,25 @@
-"""Who this process is: to the API server, to the clouds, and among its replicas.
+"""A node of its own to the API server: `system:node:NAME`, by a certificate that the cluster signs.
 
-- To the API server: what a kubeconfig or a service account says, or a node of its own with a
-  certificate (`node_credentials`).
-- To the clouds: the cluster's id, which is part of every name there (`cluster_id`).
-- Among its replicas: a name that it keeps while its state folder lives (`Replica`).
+Other identities are what a kubeconfig or a service account says (`bridge.kubelet.credentials`).
 """
 
 from __future__ import annotations
 
-import fcntl
-import ipaddress
-import os
-import socket
 import ssl
 import threading
 import time
-import urllib.parse
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from bridge.config.values import SecretRef
-from bridge.errors import BridgeError, Invalid, NotFound, Unauthorized, Unavailable, Violation
+from bridge.errors import BridgeError, Invalid, Unauthorized, Violation
 from bridge.kubelet import credentials as loading
-from bridge.kubelet.certificates import Pair, Store, check_life, client, pair_of
+from bridge.kubelet.certificates import Pair, Store, check_life, client
 from bridge.kubelet.client import ApiClient
 from bridge.kubelet.credentials import Credentials
 from bridge.kubelet.rotation import Announce, obtain
-from bridge.pods import Manifest
 from bridge.times import rfc3339
 from bridge.tls import show
-
-KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Names this start of this machine's kernel."""
-
-
-class Api(Protocol):
-    """What this needs of `ApiClient`."""
-
-    async def get(self, path: str) -> Manifest:
-        """One object."""
-
-
-async def server_version(api: Api) -> str:
-    """The API server's own version: "v1.36.3". Unavailable where it tells none."""
-    version = (await api.get("/version")).get("gitVersion")
-    if not isinstance(version, str) or not version:
-        raise Unavailable("the API server does not tell its version: is it one?")
-    return version
-
-
-async def cluster_id(api: Api, configured: str | None) -> str:
-    """The UUID that stands for the cluster: the configured one, or that of its namespace
-    kube-system. Invalid where that may not be read; errors of the call."""
-    if configured is not None:
-        return configured
-    try:
-        found = (await api.get(KUBE_SYSTEM)).get("metadata") or {}
-        return str(uuid.UUID(str(found.get("uid"))))
-    except (Unauthorized, NotFound) as error:
-        words = (
-            f"missing, and cannot be read from the cluster ({error}); allowed: a UUID, best the"
-            " output of `kubectl get namespace kube-system -o jsonpath={.metadata.uid}`"
-        )
-        raise Invalid(violations=[Violation("cluster.id", words)]) from None
-    except ValueError:
-        words = "missing, and the namespace kube-system has no UUID; allowed: a UUID"
-        raise Invalid(violations=[Violation("cluster.id", words)]) from None
-
-
-# To the API server.
 
 
 async def node_credentials(
@@ -174,92 +121,3 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return (found.st_mtime_ns, found.st_ino, found.st_size)
-
-
-def serving_pair(cert: Path, key: SecretRef, env: Mapping[str, str], now: float) -> Pair:
-    """The configured serving certificate. Invalid where it is none, is over, or its key is not its
-    own."""
-    try:
-        content = cert.read_bytes()
-    except OSError as error:
-        words = f"cannot be read: {error.strerror}"
-        raise Invalid(violations=[Violation("", words, str(cert))]) from None
-    pair = pair_of(content, key.read(env), str(cert))
-    check_life(pair, str(cert), now)
-    return pair
-
-
-def own_address(server: str, env: Mapping[str, str]) -> str:
-    """The IP address at which the API server at `server` reaches us: POD_IP, or the one from which
-    we reach it. Unavailable where there is no way to it."""
-    if given := env.get("POD_IP"):
-        try:
-            return str(ipaddress.ip_address(given))
-        except ValueError:
-            words = f'found "{given[:60]}"; allowed: an IP address'
-            raise Invalid(violations=[Violation("", words, "POD_IP")]) from None
-    parsed = urllib.parse.urlsplit(server)
-    try:
-        found = socket.getaddrinfo(
-            parsed.hostname, parsed.port or 443, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP
-        )
-        family, kind, proto, _, address = found[0]
-        with socket.socket(family, kind, proto) as probe:
-            # Sends nothing: it only has the kernel choose the way.
-            probe.connect(address)
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise Unavailable(f"there is no way to {server}: {error.strerror or error}") from None
-
-
-# Among the replicas.
-
-
-@dataclass(slots=True)
-class Replica:
-    """This process among those that could act for a node."""
-
-    identity: str
-    """`NODE_UUID`: what it calls itself in the Lease."""
-    returning: bool = False
-    """Whether the name is from before, and whoever had it is dead."""
-    _lock: int | None = field(default=None, repr=False)
-
-    def close(self) -> None:
-        """Lets another process have the name."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-
-def replica(folder: Path, node: str) -> Replica:
-    """The name of this replica, kept in the node's state folder: whoever restarts there after a
-    crash has its Lease back at once. A lock on the file, which ends with its process, says that
-    nobody else uses the name. Where it is taken, where nothing can be kept, and where the name is
-    from another machine or another boot (whose locks we might not see), the name is a new one."""
-    fresh = Replica(f"{node}_{uuid.uuid4()}")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(folder / "replica", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return fresh
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        boot = BOOT_ID.read_text("ascii").strip()
-        name, _, where = os.read(handle, 400).decode("ascii", "replace").strip().partition(" ")
-        if where == boot and name.startswith(f"{node}_") and _is_uuid(name[len(node) + 1 :]):
-            return Replica(name, True, handle)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{fresh.identity} {boot}".encode(), 0)
-    except OSError:
-        os.close(handle)
-        return fresh
-    fresh._lock = handle
-    return fresh
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False

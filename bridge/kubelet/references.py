@@ -68,7 +68,8 @@ async def patiently(
     jitter: Callable[[], float] = random.random,
 ) -> T:
     """Calls again while the answer is 403, or that there is no such `pod`, up to the loop's time
-    `until`: parts of the API server hear of the pod, for whose sake it is asked, after us."""
+    `until`: parts of the API server hear of the pod, for whose sake it is asked, after us.
+    Raises these two (Forbidden, NotFound) only then, and every other error of the call at once."""
     loop = asyncio.get_running_loop()
     pause = LAG_FIRST
     while True:

@@ -14,18 +14,17 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from bridge.config.values import SecretRef
-from bridge.errors import BridgeError, NotFound, Unauthorized
+from bridge.errors import BridgeError, Invalid, NotFound, Unauthorized, Violation
 from bridge.kubelet.api.server import KubeletApi
 from bridge.kubelet.api.tls import server_context
-from bridge.kubelet.certificates import Pair, Store, self_signed, serving
+from bridge.kubelet.certificates import Pair, Store, check_life, pair_of, self_signed, serving
 from bridge.kubelet.client import ApiClient
-from bridge.kubelet.identity import serving_pair
 from bridge.kubelet.node import NodeSpec
 from bridge.kubelet.rotation import Announce, CertificateKeeper
 from bridge.pods import Manifest
@@ -54,6 +53,19 @@ class Certificates(Protocol):
 
     async def run(self, renewed: Callable[[Pair], None]) -> None:
         """Tells each pair that is valid from now on, until cancelled."""
+
+
+def serving_pair(cert: Path, key: SecretRef, env: Mapping[str, str], now: float) -> Pair:
+    """The configured serving certificate. Invalid where it is none, is over, or its key is not its
+    own."""
+    try:
+        content = cert.read_bytes()
+    except OSError as error:
+        words = f"cannot be read: {error.strerror}"
+        raise Invalid(violations=[Violation("", words, str(cert))]) from None
+    pair = pair_of(content, key.read(env), str(cert))
+    check_life(pair, str(cert), now)
+    return pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from bridge.agent.provider import ProviderClient
 from bridge.kubelet.client import ApiClient
 from bridge.kubelet.cluster import ApiCluster
 from bridge.kubelet.credentials import Credentials
-from bridge.kubelet.identity import Replica
 from bridge.kubelet.lease import Lease, LoopBeat
 from bridge.kubelet.node import NodeSpec
+from bridge.kubelet.replica import Replica
 from bridge.kubelet.rotation import Announce
 from bridge.kubelet.serving import Serving
 from bridge.kubelet.subset import Subset

@@ -67,7 +67,8 @@ class Subset(Passing):
 
     async def create_pod(self, request: pb.CreatePodRequest) -> pb.CreatePodResponse:
         """`CreatePod`. Where a pod runs it stays, whatever the node has by now. Where one that has
-        not begun is to go may have been written by its author: it must be a backend of the node."""
+        not begun is to go may have been written by its author: it must be a backend of the node.
+        Invalid where it is none; Unavailable before the provider has said which there are."""
         placed = request.recorded.backend
         if not placed:
             pod = narrowed(json.loads(request.manifest), self._known())

@@ -32,6 +32,8 @@ from bridge.adapter import Updates
 from bridge.errors import NotFound
 from bridge.workload import EmptyDir, EnvVar, Exit, File, Files, Mount, Security, Workload
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[ProcessBench]:

@@ -22,6 +22,8 @@ from process_kit import ProcessBench, exists, text, touch
 
 from bridge.workload import Identity
 
+pytestmark = pytest.mark.slow
+
 PODS = 12
 _PROVIDER = """
 import asyncio, sys

@@ -21,6 +21,8 @@ from adapters.process.keeper import child
 from bridge.errors import Invalid, Unavailable
 from bridge.workload import EmptyDir, Exit, HostPath, Mount, Security, Workload
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[ProcessBench]:

@@ -101,6 +101,7 @@ async def test_deletion_never_runs_anything_again(
     assert not run.exists
 
 
+@pytest.mark.slow
 def test_who_may_not_attend_in_the_background_does_nothing_there(tmp_path: Path) -> None:
     code = (
         "import os; from pathlib import Path\n"

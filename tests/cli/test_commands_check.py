@@ -11,6 +11,8 @@ from bridge.config import BackendConfig
 from bridge.errors import Invalid, Unsupported
 from bridge.local.manifests import load
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["home"]
 
 GOOD = """\

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from commands_kit import ROOT, home, podbridge
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["home"]
 
 MANIFESTS = """\

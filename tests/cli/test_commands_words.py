@@ -98,6 +98,7 @@ def test_completion_names_the_command(shell: str) -> None:
     assert "_PODBRIDGE_COMPLETE" in out
 
 
+@pytest.mark.slow
 def test_names_of_runs_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     make_run("words")
     make_run("hello")
@@ -130,6 +131,7 @@ def test_a_run_that_nobody_attends_says_how_to_resume_it() -> None:
     assert code == 2, error
 
 
+@pytest.mark.slow
 def test_backends_are_opened_and_listed() -> None:
     code, out, _ = invoke("backends", "-o", "json")
     found = {one["metadata"]["name"]: one for one in json.loads(out)["items"]}
@@ -187,6 +189,7 @@ def test_the_schema_has_the_keys_of_backend_types() -> None:
     assert json.loads(out)["$defs"]["BackendConfig"]["properties"]["type"]["enum"]
 
 
+@pytest.mark.slow
 def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
     code = (
         "import sys; sys.argv = ['podbridge', '--help']\n"

@@ -61,6 +61,7 @@ def test_a_context_that_is_not_there(tmp_path: Path) -> None:
     assert "here" in error
 
 
+@pytest.mark.slow
 def test_an_api_server_that_is_away(tmp_path: Path) -> None:
     port = free_port()
     file = kubeconfig(tmp_path, f"https://127.0.0.1:{port}", token="sentinel")

@@ -17,6 +17,8 @@ import pytest
 from tools.control_plane import assets, build, recipes, toolchain
 from tools.control_plane.recipes import HERE, VERSIONS
 
+pytestmark = pytest.mark.slow
+
 ROOT = HERE.parents[1]
 LIMIT = 60.0
 """Seconds that anything may take."""

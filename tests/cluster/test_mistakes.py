@@ -62,6 +62,13 @@ def logged(namespace: Namespace, name: str, *words: str) -> str:
     return namespace.kubectl("logs", name, *words).out
 
 
+def tokens(namespace: Namespace, since: int) -> int:
+    """How many tokens for pods a node has been given since that position of the audit log: the last
+    thing that it asks for before it asks the provider."""
+    calls = audit.calls(namespace.plane.audit_log, "podbridge", since)
+    return calls["create serviceaccounts/token 201"]
+
+
 def history(namespace: Namespace, name: str, version: str) -> list[Object]:
     """All that the API server told of a pod since that version, up to its deletion."""
     where = f"{namespace.path('pods')}?fieldSelector=metadata.name%3D{name}"
@@ -165,13 +172,8 @@ def test_mistake_05_what_is_transient_fails_no_pod(place: Place, namespace: Name
     kubelet.says("the provider is lost")
     since = audit.position(namespace.plane.audit_log)
     place.pod(namespace, "p", "exit 0")
-
-    def tried() -> object:
-        calls = audit.calls(namespace.plane.audit_log, "podbridge", since)
-        return calls["create serviceaccounts/token 201"]
-
     # All that it takes to make the pod was asked for, and it cannot be made now.
-    until(tried, "the pod is put together")
+    until(lambda: tokens(namespace, since), "the pod is put together")
     assert namespace.api.get(namespace.path("pods", "p"))["status"]["phase"] == "Pending"
     place.provider(config=config)
     assert place.ended(namespace, "p")["status"]["phase"] == "Succeeded"
@@ -243,10 +245,13 @@ def test_mistake_09_a_token_is_bound_to_its_pod(shared: Place, namespace: Namesp
 def test_mistake_10_no_pod_delays_the_heartbeat(place: Place, namespace: Namespace) -> None:
     provider, address = place.provider()
     place.kubelet(address)
-    before = place.lease()["spec"]["renewTime"]
+    since = audit.position(namespace.plane.audit_log)
     with provider.paused():
         for number in range(20):
             place.pod(namespace, f"p{number}")
+        # Each of them is put together, and waits for the provider.
+        until(lambda: tokens(namespace, since) >= 20, "the pods wait")
+        before = place.lease()["spec"]["renewTime"]
         until(lambda: place.lease()["spec"]["renewTime"] > before, "the Lease is renewed")
         assert is_ready(place.node())
     place.ended(namespace, "p19")
@@ -431,18 +436,21 @@ def test_mistake_19_a_pull_that_fails_says_so(place: Place, namespace: Namespace
 
     waiting = namespace.until("pods", "p", waits)
     assert waiting["status"]["phase"] == "Pending"
-    reasons = {
-        one["reason"]
-        for one in until(
-            lambda: place.events("Pod", "p", namespace=namespace.name), "an event tells of it"
-        )
-    }
-    assert reasons & {"Failed", "BackOff"}
+
+    def told() -> list[Object]:
+        failed = f'Failed to pull image "{main["image"]}"'
+        found = place.events("Pod", "p", namespace=namespace.name)
+        return [one for one in found if failed in one["message"]]
+
+    assert until(told, "an event tells of it")[0]["reason"] == "Failed"
     namespace.api.delete(namespace.path("pods", "p"))
-    told = history(namespace, "p", waiting["metadata"]["resourceVersion"])
-    state = status_of(told[-1]["object"])["state"]
-    assert told[-1]["object"]["status"]["phase"] == "Failed"
-    assert state.get("terminated") or state["waiting"]["reason"]
+    last = history(namespace, "p", waiting["metadata"]["resourceVersion"])[-1]["object"]
+    assert last["status"]["phase"] == "Failed"
+    # As a kubelet has it: of what never ran nobody knows how it ended, and nothing waits any more.
+    state = status_of(last)["state"]
+    assert state.keys() == {"terminated"}
+    assert state["terminated"]["reason"] == "ContainerStatusUnknown"
+    assert state["terminated"]["exitCode"] == 137
 
 
 def test_mistake_20_nobody_unknown_gets_in_and_no_field_is_dropped(

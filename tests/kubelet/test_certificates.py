@@ -38,8 +38,8 @@ from bridge.kubelet.certificates import (
     signing_request,
 )
 from bridge.kubelet.client import AlreadyExists
-from bridge.kubelet.identity import serving_pair
 from bridge.kubelet.rotation import PATH, CertificateKeeper, obtain, rotation
+from bridge.kubelet.serving import serving_pair
 from bridge.tls import show
 
 DAY = 86400.0
@@ -283,6 +283,14 @@ def test_serving_files_from_the_configuration(tmp_path: Path) -> None:
         serving_pair(cert, SecretRef("env", "KEY"), {"KEY": pair.key.decode()}, EPOCH + 2 * DAY)
     with pytest.raises(Invalid, match="No such file"):
         serving_pair(tmp_path / "none.pem", SecretRef("file", str(key)), {}, EPOCH)
+
+
+def test_serving_key_from_a_variable_is_never_shown(tmp_path: Path) -> None:
+    pair = AUTHORITY.pair("n", EPOCH, wanted=serving("n", ("n",), ()))
+    (tmp_path / "c.pem").write_bytes(pair.certificate)
+    with pytest.raises(Invalid) as caught:
+        serving_pair(tmp_path / "c.pem", SecretRef("env", "KEY"), {"KEY": "hush"}, EPOCH)
+    assert "hush" not in str(caught.value)
 
 
 # How it is obtained.
@@ -558,12 +566,13 @@ def test_a_refusal_does_not_end_the_keeper(tmp_path: Path) -> None:
     assert ("Warning", "CertificateRequestFailed") in [one[:2] for one in told]
 
 
+@pytest.mark.slow
 def test_nothing_imports_the_slow_package_before_it_is_needed() -> None:
     import subprocess
     import sys
 
     code = (
-        "import sys, bridge.kubelet.identity, bridge.kubelet.rotation, bridge.kubelet.lease\n"
+        "import sys, bridge.kubelet.identity, bridge.kubelet.serving, bridge.kubelet.lease\n"
         "assert 'cryptography' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,82 +1,29 @@
-"""Who we are: to the API server (over real TLS), to the clouds, and among replicas."""
+"""A node of its own to the API server, over real TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-import os
 import ssl
-import stat
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kubelet import apiserver
 from kubelet.apiserver import ApiServer
 from kubelet.test_certificates import AUTHORITY, csr_of
 
-from bridge.errors import BridgeError, Invalid, NotFound, Unauthorized, Unavailable
+from bridge.errors import Invalid, Unauthorized
 from bridge.kubelet import credentials as loading
 from bridge.kubelet.certificates import Store, serving
-from bridge.kubelet.client import Forbidden
 from bridge.kubelet.credentials import Credentials, from_kubeconfig
-from bridge.kubelet.identity import (
-    BOOT_ID,
-    cluster_id,
-    node_credentials,
-    own_address,
-    replica,
-    server_version,
-    serving_pair,
-)
+from bridge.kubelet.identity import node_credentials
 from bridge.tls import show
 
-UID = "0c8b4c3e-2f4d-4a53-9d0c-5f1f3f1d2a4b"
 CSRS = "certificatesigningrequests"
-
-
-class One:
-    """An API that answers one thing."""
-
-    def __init__(self, answer: dict[str, Any] | BridgeError) -> None:
-        self.answer = answer
-
-    async def get(self, path: str) -> dict[str, Any]:
-        if isinstance(self.answer, BridgeError):
-            raise self.answer
-        return self.answer
-
-
-async def test_the_cluster_is_its_kube_system() -> None:
-    there = One({"metadata": {"uid": UID}})
-    assert await cluster_id(there, None) == UID
-    assert await cluster_id(One(NotFound("")), "configured") == "configured"
-
-
-@pytest.mark.parametrize("answer", [Forbidden("may not"), NotFound("none"), {"metadata": {}}])
-async def test_a_cluster_that_does_not_say_which_it_is(answer: Any) -> None:
-    with pytest.raises(Invalid, match=r"cluster\.id: missing"):
-        await cluster_id(One(answer), None)
-
-
-async def test_a_cluster_that_is_away_is_no_mistake() -> None:
-    with pytest.raises(Unavailable):
-        await cluster_id(One(Unavailable("away")), None)
-
-
-async def test_the_version() -> None:
-    assert await server_version(One({"gitVersion": "v1.36.3"})) == "v1.36.3"
-    with pytest.raises(Unavailable, match="is it one"):
-        await server_version(One({"paths": []}))
-
-
-# A node of its own.
 
 
 def server_tls() -> ssl.SSLContext:
@@ -213,100 +160,3 @@ async def test_plain_text_proves_nothing(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path, "http://127.0.0.1:1")
     with pytest.raises(Invalid, match="allowed: https"):
         await node_credentials(loader(path), Store(tmp_path / "n", "client"), "n")
-
-
-# Where we are.
-
-
-def test_the_address_at_which_we_are_reached() -> None:
-    assert own_address("https://api:6443", {"POD_IP": "10.1.2.3"}) == "10.1.2.3"
-    assert own_address("https://127.0.0.1:6443", {}) == "127.0.0.1"
-    with pytest.raises(Invalid, match="POD_IP"):
-        own_address("https://127.0.0.1", {"POD_IP": "here"})
-    with pytest.raises(Unavailable, match="no way to"):
-        own_address("https://no-such-host.invalid", {})
-
-
-# Among replicas.
-
-
-def test_a_replica_keeps_its_name_while_its_folder_lives(tmp_path: Path) -> None:
-    first = replica(tmp_path / "n", "n")
-    assert first.identity.startswith("n_")
-    assert not first.returning
-    assert stat.S_IMODE((tmp_path / "n" / "replica").stat().st_mode) == 0o600
-    # While it lives nobody else is it.
-    second = replica(tmp_path / "n", "n")
-    assert second.identity != first.identity
-    assert not second.returning
-    first.close()
-    again = replica(tmp_path / "n", "n")
-    assert (again.identity, again.returning) == (first.identity, True)
-    again.close()
-    second.close()
-
-
-def test_a_replica_whose_process_died_is_back(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib\n"
-        "from bridge.kubelet.identity import replica\n"
-        "print(replica(pathlib.Path(sys.argv[1]), 'n').identity, flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with child:
-        assert child.stdout is not None
-        name = child.stdout.readline().strip()
-        other = replica(tmp_path, "n")
-        assert other.identity != name
-        child.kill()
-        child.wait()
-    again = replica(tmp_path, "n")
-    assert (again.identity, again.returning) == (name, True)
-    again.close()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "nonsense",
-        f"n_{UID} another-boot",
-        f"m_{UID} {BOOT_ID.read_text().strip()}",
-        f"n_not-a-uuid {BOOT_ID.read_text().strip()}",
-        "\xff" * 1000,
-    ],
-)
-def test_a_name_from_elsewhere_is_not_taken(tmp_path: Path, content: str) -> None:
-    (tmp_path / "replica").write_text(content, "latin-1")
-    made = replica(tmp_path, "n")
-    assert not made.returning
-    assert UID not in made.identity
-    made.close()
-    again = replica(tmp_path, "n")
-    assert (again.identity, again.returning) == (made.identity, True)
-    again.close()
-
-
-def test_where_nothing_can_be_kept_the_name_is_new(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    made = replica(tmp_path / "file" / "n", "n")
-    assert made.identity.startswith("n_")
-    assert not made.returning
-    made.close()
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_serving_key_from_a_variable_is_never_shown(tmp_path: Path) -> None:
-    from bridge.config.values import SecretRef
-
-    pair = AUTHORITY.pair("n", time.time() - 60, wanted=serving("n", ("n",), ()))
-    (tmp_path / "c.pem").write_bytes(pair.certificate)
-    with pytest.raises(Invalid) as caught:
-        serving_pair(tmp_path / "c.pem", SecretRef("env", "KEY"), {"KEY": "hush"}, time.time())
-    assert "hush" not in str(caught.value)

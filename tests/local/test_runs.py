@@ -84,6 +84,7 @@ def test_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
     assert Runs(tmp_path / "local" / "podbridge").find("one") is not None
 
 
+@pytest.mark.slow
 def test_one_process_attends_and_its_death_is_seen(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     assert run.attendant is None

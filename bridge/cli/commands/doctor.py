@@ -148,7 +148,7 @@ async def _cluster(config: Config) -> list[Finding]:
     """Everything about the API server and the nodes."""
     from bridge.config import default_nodes
     from bridge.kubelet import diagnosis
-    from bridge.kubelet.identity import server_version
+    from bridge.kubelet.discovery import server_version
 
     ways = [await _way(config.cluster, one) for one in default_nodes(config.nodes)]
     try:
@@ -266,7 +266,7 @@ async def _node(cluster: Cluster, way: _Way) -> list[Finding]:
 async def _spec(cluster: Cluster, way: _Way) -> Any:
     """What the Node should be. Its cluster is empty where that cannot be known."""
     from bridge.kubelet.diagnosis import LIMIT
-    from bridge.kubelet.identity import cluster_id
+    from bridge.kubelet.discovery import cluster_id
     from bridge.kubelet.node import NodeSpec
 
     try:

@@ -40,7 +40,10 @@ class Commands:
         self._provider = provider
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
-        """GET or POST /exec/{namespace}/{pod}[/{uid}]/{container}?command=…&input=1…"""
+        """GET or POST /exec/{namespace}/{pod}[/{uid}]/{container}?command=…&input=1…
+
+        HTTPBadRequest: no command, no stream. HTTPNotFound: no such container runs.
+        """
         wanted = wanted_of(request)
         words = request.query.getall("command", [])
         if not words:
@@ -65,7 +68,8 @@ class Commands:
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """GET or POST /attach/{namespace}/{pod}[/{uid}]/{container}?input=1…
 
-        Whether there is a terminal, and a stdin, is the container's own matter.
+        Whether there is a terminal, and a stdin, is the container's own matter. HTTPBadRequest and
+        HTTPNotFound as at `exec`.
         """
         wanted = wanted_of(request)
         pod, spec = self._running(request)

@@ -25,7 +25,8 @@ class Forwards:
         self._provider = provider
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """GET or POST /portForward/{namespace}/{pod}[/{uid}]."""
+        """GET or POST /portForward/{namespace}/{pod}[/{uid}]. HTTPNotFound: there is no such
+        pod, or it is over."""
         pod = asked_for(self._pods, request)
         identity = self._pods.identity(pod)
         if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):

@@ -29,7 +29,7 @@ class Health:
 
     async def all(self, request: web.Request) -> web.StreamResponse:
         """GET /healthz: `exclude` leaves a check out, `verbose` names each. Why one fails is told
-        at its own path only, as by a kubelet."""
+        at its own path only, as by a kubelet. HTTPInternalServerError: one fails."""
         excluded = dict.fromkeys(request.query.getall("exclude", []))
         lines, well = [], True
         for name, check in self._checks.items():
@@ -49,7 +49,7 @@ class Health:
         return web.Response(text=text)
 
     async def one(self, request: web.Request) -> web.StreamResponse:
-        """GET /healthz/NAME."""
+        """GET /healthz/NAME. HTTPInternalServerError: it fails, and why."""
         if problem := self._checks[request.path.rpartition("/")[2]]():
             raise web.HTTPInternalServerError(text=f"internal server error: {problem}\n")
         return web.Response(text="ok")

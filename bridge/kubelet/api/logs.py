@@ -37,7 +37,8 @@ class Logs:
         self._provider = provider
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """GET /containerLogs/{namespace}/{pod}/{container}."""
+        """GET /containerLogs/{namespace}/{pod}/{container}. HTTPNotFound: no such pod or container.
+        HTTPBadRequest: it has no log yet. Other options: as `log_request`."""
         wanted = log_request(request.query)
         name, container = request.match_info["pod"], request.match_info["container"]
         pod = asked_for(self._pods, request, f"pod {quoted(name)} does not exist")

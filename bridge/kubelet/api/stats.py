@@ -25,7 +25,8 @@ class Stats:
         self._node = node
 
     async def summary(self, _: web.Request) -> web.StreamResponse:
-        """GET or POST /stats/summary. There is nothing but CPU and memory, asked for or not."""
+        """GET or POST /stats/summary. There is nothing but CPU and memory, asked for or not.
+        HTTPInternalServerError: the provider does not tell."""
         try:
             usage = await self._meters.read()
         except BridgeError as error:

@@ -127,7 +127,8 @@ class Meters:
         self._reading = asyncio.Lock()
 
     async def read(self) -> NodeUsage:
-        """What is used now; at most FRESH seconds old."""
+        """What is used now; at most FRESH seconds old. Unavailable where the provider does not tell
+        within PATIENCE seconds, and errors of the call."""
         async with self._reading:
             if self._last is None or not 0 <= self._clock() - self._last.usage.time < FRESH:
                 self._last = self._add_up(await self._ask())

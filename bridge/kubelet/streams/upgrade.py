@@ -45,7 +45,8 @@ async def command(
     request: web.Request, wanted: Wanted, *, idle: float = IDLE, creation: float = CREATION
 ) -> RemoteCommand | web.StreamResponse:
     """The streams of an exec or attach; or, where there will be none, what the handler must
-    return: a refusal, or the end of a connection whose client opened too few streams."""
+    return: a refusal, or the end of a connection whose client opened too few streams.
+    ConnectionResetError: the client has gone."""
     if _is_websocket(request):
         protocol = _channels(request, wire.COMMAND)
         if isinstance(protocol, web.Response):

@@ -71,6 +71,21 @@ def _secret(source: str, stores: Stores) -> str:
     return _member(value, key, source) if key else value
 
 
+def _login(source: str, stores: Stores) -> str:
+    """The content of a registry's login: of the same region it may be named as well
+    (RepositoryCredentials in the model), and is never a parameter. Unfetched."""
+    if source.startswith("arn:"):
+        return _secret(source, stores)
+    try:
+        return stores.secret(source, "", "")
+    except ApiError as error:
+        raise Unfetched(
+            "ResourceInitializationError: unable to pull secrets or registry auth: execution"
+            f" resource retrieval failed: unable to retrieve secret from asm: {error.code}:"
+            f" {error.message}"
+        ) from None
+
+
 def _parameter_name(source: str) -> str:
     if not source.startswith("arn:"):
         return source
@@ -134,7 +149,7 @@ def _credentials(containers: Iterable[ContainerRecord], stores: Stores) -> Itera
     for one in containers:
         source = one.definition.get("repositoryCredentials", {}).get("credentialsParameter")
         if source is not None:
-            value = _secret(source, stores)
+            value = _login(source, stores)
             registry = _registry(one.definition)
             yield PullCredential(
                 registry, _member(value, "username", source), _member(value, "password", source)

@@ -1,0 +1,348 @@
+"""`fargate` where things go wrong: lost answers, throttles, no capacity, tasks that never start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import container, exit_of, find, identity, is_running, log, until, workload
+from fargate_kit import Cloud, FargateBench, HelpedBench, helper  # noqa: F401 - a fixture
+from support.channels import PATIENCE, soon
+
+from adapters.fargate import Adapter
+from adapters.simulators.aws import Settings
+from bridge.errors import BridgeError
+from bridge.workload import EnvVar, HelperUse, Observed, PullCredential, Waiting, Workload
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[FargateBench]:
+    made = FargateBench(tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def helped(tmp_path: Path) -> AsyncIterator[HelpedBench]:
+    made = HelpedBench(tmp_path)
+    yield made
+    await made.close()
+
+
+def once(path: Path, code: int = 0) -> Workload:
+    """A pod that writes down that it ran."""
+    return workload(container("sh", "-c", f"echo ran >> {path}; exit {code}"))
+
+
+async def calls(bench: FargateBench, action: str) -> int:
+    """How often that was called."""
+    return int((await bench.cloud.ledger())["calls"]["byAction"].get(action, 0))
+
+
+def waits_for(reason: str) -> Any:
+    def true(observed: Observed) -> bool:
+        state = observed.containers[0].state
+        return isinstance(state, Waiting) and state.reason == reason
+
+    return true
+
+
+async def test_a_lost_answer_is_looked_up(bench: FargateBench, tmp_path: Path) -> None:
+    adapter = await bench.adapter()
+    await bench.cloud.fault("lost", action="RunTask", times=2)
+    pod = once(tmp_path / "ran", 3)
+    await adapter.run(pod)
+    assert (await exit_of(adapter, pod.identity)).code == 3
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    assert len(await adapter._tasks.all()) == 1
+
+
+async def test_a_provider_that_dies_while_it_launches(bench: FargateBench, tmp_path: Path) -> None:
+    first = await bench.adapter()
+    await bench.cloud.fault("lost", action="RunTask", times=1)
+    pod = once(tmp_path / "ran")
+    await first.run(pod)
+
+    async def asked() -> bool:
+        return bool(await first._tasks.all())
+
+    await soon(asked)
+    await first.close()
+    again = await bench.adapter()
+    await again.run(pod)
+    await exit_of(again, pod.identity)
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+async def test_throttles_that_the_sdk_does_not_know(bench: FargateBench) -> None:
+    adapter = await bench.adapter()
+    for action, flavour in (
+        ("RunTask", "rate"),
+        ("RunTask", "ec2"),
+        ("RegisterTaskDefinition", "concurrent-revision"),
+    ):
+        await bench.cloud.fault("throttle", action=action, flavour=flavour, times=1)
+    pod = bench.brief(5)
+    await adapter.run(pod)
+    assert (await exit_of(adapter, pod.identity)).code == 5
+
+
+async def test_errors_of_the_server(bench: FargateBench, tmp_path: Path) -> None:
+    adapter = await bench.adapter()
+    await bench.cloud.fault("error", service="ecs", action="*", probability=0.3, times=6)
+    pod = once(tmp_path / "ran", 4)
+    await adapter.run(pod)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                assert (await exit_of(adapter, pod.identity)).code == 4
+                break
+            except BridgeError:
+                continue  # The provider lists again.
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+async def test_no_capacity_is_said_and_the_next_subnet_asked(bench: FargateBench) -> None:
+    adapter = await bench.adapter()
+    await bench.cloud.fault("no-capacity", times=3)
+    pod = bench.brief(0)
+    await adapter.run(pod)
+    found = await until(adapter, pod.identity, waits_for("OutOfCapacity"))
+    state = found.containers[0].state
+    assert isinstance(state, Waiting)
+    assert "subnet-" in state.message
+    assert (await exit_of(adapter, pod.identity)).code == 0
+
+
+async def test_a_full_subnet_leads_to_the_next(tmp_path: Path) -> None:
+    full, free = "subnet-0123456789abcdef0", "subnet-0123456789abcdef1"
+    bench = FargateBench(tmp_path, Cloud(Settings(subnets={full: 1, free: 20})))
+    try:
+        adapter = await bench.adapter()
+        pods = [bench.endless() for _ in range(4)]
+        for pod in pods:
+            await adapter.run(pod)
+        for pod in pods:
+            await until(adapter, pod.identity, is_running)
+    finally:
+        await bench.close()
+
+
+async def test_a_task_that_never_starts_is_replaced(bench: FargateBench, tmp_path: Path) -> None:
+    adapter = await bench.adapter(start_deadline=1)
+    await bench.cloud.fault("never-starts", times=1)
+    pod = once(tmp_path / "ran", 6)
+    await adapter.run(pod)
+    assert (await exit_of(adapter, pod.identity)).code == 6
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    assert len(await adapter._tasks.all()) == 2
+    # Who comes later takes the dead one for what it is.
+    onlooker = await bench.adapter()
+    assert (await exit_of(onlooker, pod.identity)).code == 6
+
+
+async def test_spot_takes_a_pod_away(bench: FargateBench) -> None:
+    adapter = await bench.adapter()
+    pod = workload(
+        container("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"),
+        annotations={"podbridge.io/capacity-type": "spot"},
+        grace=1,
+    )
+    await bench.cloud.fault("spot-reclaim", seconds=60, times=1)
+    await adapter.run(pod)
+    observed = await until(adapter, pod.identity, lambda one: one.ended and one.disrupted)
+    assert (observed.failed, observed.reason) == (True, "SpotInterruption")
+    onlooker = await bench.adapter()
+    assert (await until(onlooker, pod.identity, lambda one: one.ended)).disrupted
+
+
+async def test_one_registration_for_all_pods_of_a_template(helped: HelpedBench) -> None:
+    adapter = await helped.adapter()
+    pods = [
+        workload(container("sh", "-c", f"echo {n}", env={"INDEX": str(n)}), labels={"n": str(n)})
+        for n in range(12)
+    ]
+    for pod in pods:
+        await adapter.run(pod)
+    for pod in pods:
+        assert (await exit_of(adapter, pod.identity)).code == 0
+    assert await calls(helped, "ecs:RegisterTaskDefinition") == 1
+    again = await helped.adapter()
+    pod = workload(container("sh", "-c", "exit 2"))
+    await again.run(pod)
+    assert (await exit_of(again, pod.identity)).code == 2
+    assert await calls(helped, "ecs:RegisterTaskDefinition") == 1
+
+
+def secretive() -> Workload:
+    one = replace(
+        container("sh", "-c", "test ${#WORD} = 7 && exec sleep 1000"),
+        env=(EnvVar("WORD", "hunter2", secret=True),),
+        image="registry.example/team/app:1",
+    )
+    return workload(one, pull_credentials=(PullCredential("registry.example", "me", "s3same"),))
+
+
+@pytest.mark.parametrize("use", [HelperUse.ALWAYS, HelperUse.NEVER])
+async def test_secrets_leave_with_the_pod(bench: FargateBench, use: HelperUse) -> None:
+    adapter = await bench.adapter(helper=use)
+    pods = [secretive(), secretive()]
+    for pod in pods:
+        await adapter.run(pod)
+    for pod in pods:
+        await until(adapter, pod.identity, is_running)
+
+    async def payloads_are_gone() -> bool:
+        return not await adapter._store.payloads()
+
+    await soon(payloads_are_gone)
+    await _nothing_secret(adapter)
+    names = await _secrets(adapter)
+    assert len(names) == 1
+    await adapter.delete(pods[0].identity)
+    assert await _secrets(adapter) == names
+    again = await bench.adapter(helper=use)
+    await again.list()
+    await again.delete(pods[1].identity)
+    assert await _secrets(adapter) == []
+
+
+async def _secrets(adapter: Adapter) -> list[str]:
+    found = await adapter._clients.call("secretsmanager", "list_secrets")
+    return [one["Name"] for one in found["SecretList"]]
+
+
+async def _nothing_secret(adapter: Adapter) -> None:
+    """In what anybody in the account can read."""
+    tasks = await adapter._tasks.describe(sorted(await adapter._tasks.all()))
+    told = [tasks]
+    for one in tasks.values():
+        told.append(
+            await adapter._clients.call(
+                "ecs", "describe_task_definition", taskDefinition=one["taskDefinitionArn"]
+            )
+        )
+    for mark in await adapter._store.marks():
+        kept = await adapter._store.read(mark)
+        assert kept is not None
+        told.append({"order": repr(kept.order)})
+    text = json.dumps(told, default=str)
+    assert "hunter2" not in text
+    assert "s3same" not in text
+
+
+async def test_a_pod_gets_its_namespaces_role_and_no_other(bench: FargateBench) -> None:
+    role = "arn:aws:iam::123456789012:role/reports"
+    mapped = {"namespace": "team", "service_account": "reports", "task_role": role}
+    adapter = await bench.adapter(identities=[mapped])
+    wishes = {"eks.amazonaws.com/role-arn": role, "podbridge.io/task-role": role}
+    roles: Counter[str] = Counter()
+    for namespace, account in (("team", "reports"), ("team", "default"), ("other", "reports")):
+        who = replace(identity(), namespace=namespace)
+        pod = workload(
+            container("sleep", "1000"), who=who, service_account=account, annotations=wishes
+        )
+        await adapter.run(pod)
+        await until(adapter, who, is_running)
+        task = adapter._pods.of(who)
+        assert task is not None
+        assert task.task is not None
+        roles[task.task.get("overrides", {}).get("taskRoleArn", "")] += 1
+    assert roles == {role: 1, "": 2}
+
+
+async def test_the_hard_stop_of_a_bare_pod(bench: FargateBench) -> None:
+    adapter = await bench.adapter()
+    pod = replace(bench.endless(), hard_stop=0.5)
+    await adapter.run(pod)
+
+    async def ended() -> bool:
+        found = await find(adapter, pod.identity)
+        return found is not None and found.ended and found.reason == "DeadlineExceeded"
+
+    await soon(ended)
+
+
+async def test_an_order_too_old_is_given_up(bench: FargateBench, tmp_path: Path) -> None:
+    first = await bench.adapter()
+    await bench.cloud.fault("lost", action="RunTask", times=1)
+    pod = once(tmp_path / "ran")
+    await first.run(pod)
+    await exit_of(first, pod.identity)
+    await first.close()
+    # The provider is away for longer than ECS knows the task, or its token.
+    await bench.cloud.control("POST", "time", {"skip": 2 * 24 * 3600})
+    again = await bench.adapter()
+    kept = await again._store.read(next(iter(await again._store.marks())))
+    assert kept is not None
+    await again._store.change(kept, replace(kept.order, asked_at=kept.order.asked_at - 4000))
+    observed = await until(again, pod.identity, lambda one: one.ended)
+    assert (observed.disrupted, observed.reason) == (True, "ContainerStatusUnknown")
+    await again.run(pod)
+    await again.list()
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    await again.delete(pod.identity)
+    assert await again.list() == []
+
+
+async def test_another_provider_deletes_what_has_ended(bench: FargateBench) -> None:
+    first, second = await bench.adapter(discover=0.001), await bench.adapter()
+    pod = bench.brief(1)
+    await first.run(pod)
+    await until(first, pod.identity, lambda one: one.ended)
+    await second.delete(pod.identity)
+    assert await find(first, pod.identity) is None
+    assert await second.list() == []
+
+
+async def test_events_come_by_the_queue(tmp_path: Path) -> None:
+    bench = FargateBench(tmp_path)
+    try:
+        await bench.cloud.open()
+        adapter = await bench.adapter(queue_url=bench.cloud.options["queue_url"], poll=3600)
+        pod = bench.brief(3)
+        seen = asyncio.Event()
+
+        async def watch() -> None:
+            async for observed in adapter.events():
+                if observed.identity == pod.identity and observed.ended:
+                    seen.set()
+
+        watching = asyncio.create_task(watch())
+        await adapter.run(pod)
+        async with asyncio.timeout(PATIENCE):
+            await seen.wait()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    finally:
+        await bench.close()
+
+
+async def test_many_lines_at_one_time_are_all_there(bench: FargateBench) -> None:
+    adapter = await bench.adapter()
+    pod = workload(container("seq", "30000"))
+    await bench.cloud.fault("empty-page", probability=0.5)
+    await adapter.run(pod)
+    await exit_of(adapter, pod.identity)
+    whole = b"".join(b"%d\n" % one for one in range(1, 30001))
+    assert await log(adapter, pod.identity) == whole
+    assert await log(adapter, pod.identity, tail_lines=3) == b"29998\n29999\n30000\n"
+    assert await log(adapter, pod.identity, follow=True, tail_lines=2) == b"29999\n30000\n"
+
+
+async def test_no_call_is_throttled(bench: FargateBench) -> None:
+    adapter = await bench.adapter()
+    pods = [bench.brief(n % 3) for n in range(25)]
+    for pod in pods:
+        await adapter.run(pod)
+    for pod in pods:
+        await exit_of(adapter, pod.identity)
+    assert (await bench.cloud.ledger())["calls"]["throttled"] == {}
