@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -61,7 +62,8 @@ class Clients:
     """All clients of one backend. Calls raise only our own errors."""
 
     def __init__(self, region: str, endpoint: str, threads: int) -> None:
-        self._region = region or None
+        # The SDK itself knows only the second; the AWS CLI and the other SDKs know the first too.
+        self._region = region or os.environ.get("AWS_REGION") or None
         self._endpoint = endpoint or None
         self._count = threads
         self._threads = ThreadPoolExecutor(threads, "fargate")
