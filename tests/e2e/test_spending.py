@@ -41,6 +41,14 @@ def test_it_is_told_before_and_after(paid: PaidPlace) -> None:
     assert again.err.splitlines()[-1].endswith("cost about $0.6000")
 
 
+def test_it_is_told_before_a_run_is_left_to_itself(paid: PaidPlace) -> None:
+    done = paid.do("run", "-f", short(paid), "--on", "paid", "-d", "--name", "left")
+    assert "the run can cost at most $1.80" in done.err
+    assert paid.do("attach", "left").err.splitlines()[-1].endswith("cost about $0.6000")
+    # What is known has begun before: nothing more is told, nor asked.
+    assert "can cost" not in paid.do("run", "-f", short(paid), "--on", "paid", "--name", "left").err
+
+
 def test_programs_get_it_as_events(paid: PaidPlace) -> None:
     events = paid.do("run", "-f", short(paid), "--on", "paid", "-o", "json").lines()
     assert (events[0]["type"], events[0]["cost"]) == ("plan", "1.8")
