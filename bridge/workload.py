@@ -448,6 +448,19 @@ class ContainerState:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell of a pod that its state does not show: an event, in the kubelet's words."""
+
+    at: float
+    """When (epoch seconds)."""
+    reason: str
+    message: str
+    container: str = ""
+    """Empty: the pod itself."""
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One workload as its backend sees it, whole."""
 
@@ -465,6 +478,9 @@ class Observed:
     """It failed as a whole for `reason`, whatever its containers' codes say."""
     disrupted: bool = False
     """Infrastructure took it away."""
+    notices: tuple[Notice, ...] = ()
+    """What befell its containers, where the backend sees to probes and hooks itself: the newest
+    few, told each time anew. Of one container each is later than the one before."""
 
     def container(self, name: str) -> ContainerState | None:
         """The state of that container, or None where the backend has none."""

@@ -34,11 +34,14 @@ type State struct {
 	Reason   string   `json:"reason,omitempty"`  // of waiting
 	Message  string   `json:"message,omitempty"` // of waiting
 	Since    *float64 `json:"since,omitempty"`   // of running: when it began
+	Opening  bool     `json:"opening,omitempty"` // running, and its post-start hook is not over
 	Exit     *Exit    `json:"exit,omitempty"`
+	Backoff  float64  `json:"backoff,omitempty"` // of ended: seconds from this end to the next run
 	Previous *Exit    `json:"previous,omitempty"`
 	Started  bool     `json:"started"`
 	Ready    bool     `json:"ready"`
 	StopWhy  string   `json:"stop_why,omitempty"` // which order ended it: of whyDeadline and so on
+	Notices  []Notice `json:"notices,omitempty"`  // oldest first; of all of its runs
 }
 
 // stop is an order to the whole pod: it ends from `At` and is killed at `KillAt`.
@@ -274,10 +277,16 @@ func (b *board) admits(self Peer, patience bool, wait float64) (goes bool, why s
 		if peer.Name == self.Name && self.Role != roleMain {
 			break
 		}
+		state := b.seen[peer.Name]
 		if peer.Role == roleMain {
+			if peer.Name == self.Name {
+				break
+			}
+			if peer.Opens && patience && !b.lost[peer.Name] && !state.hasOpened() {
+				return false, ""
+			}
 			continue
 		}
-		state := b.seen[peer.Name]
 		switch {
 		case b.lost[peer.Name]:
 			return false, fmt.Sprintf("the container %s is no more, and left no word of its end", peer.Name)
@@ -294,6 +303,11 @@ func (b *board) admits(self Peer, patience bool, wait float64) (goes bool, why s
 		}
 	}
 	return true, ""
+}
+
+// hasOpened says whether a container's first run has begun, post-start hook included, or will not.
+func (s State) hasOpened() bool {
+	return s.Final || s.State == ended || s.Restart > 0 || (s.State == running && !s.Opening)
 }
 
 // failedInit is the init container whose end is the pod's; empty: none.

@@ -33,6 +33,9 @@ func (s *supervisor) endWhereDue(now float64) {
 			return
 		}
 		one.ending.asked = true
+		if !one.ending.hooked {
+			s.notice(true, preStopFailed, preStopWords)
+		}
 		number, _ := signalOf(s.one.StopSignal)
 		s.family.kill(one.pid, number, false)
 		one.ending.killAt = max(due, now+leastGrace)
@@ -81,10 +84,18 @@ func (s *supervisor) preStop(one *attempt) {
 		return
 	}
 	go func() {
-		s.actor.hook(one.ctx, *s.one.PreStop)
-		s.tell(one, func() { one.ending.hooked = true })
+		good := s.actor.hook(one.ctx, *s.one.PreStop)
+		s.tell(one, func() {
+			// Cut off by the end of the grace it has been told of already.
+			if !good && !one.ending.asked {
+				s.notice(true, preStopFailed, preStopWords)
+			}
+			one.ending.hooked = true
+		})
 	}()
 }
+
+const preStopFailed, preStopWords = "FailedPreStopHook", "PreStopHook failed"
 
 // ended takes the end of the container's first process: all of its others end with it.
 func (s *supervisor) ended(status syscall.WaitStatus) {
@@ -96,6 +107,7 @@ func (s *supervisor) ended(status syscall.WaitStatus) {
 		fmt.Fprintln(os.Stderr, "podbridge-helper: processes of the container do not die")
 	}
 	one.streams.drain(drainage)
+	s.unfinished = one.streams.unfinished()
 	exit := Exit{Code: status.ExitStatus(), Reason: "Completed", StartedAt: &one.began, FinishedAt: finished}
 	if status.Signaled() {
 		exit.Signal = int(status.Signal())

@@ -79,8 +79,10 @@ func begin(args []string) (int, error) {
 	case "install":
 		return 0, install(payload)
 	case "watch":
+		stayLean()
 		return watch(payload)
 	default:
+		stayLean()
 		return run(payload, call.command)
 	}
 }

@@ -158,8 +158,9 @@ type Pod struct {
 
 // Peer is one container of the pod, in the order of starts.
 type Peer struct {
-	Name string `json:"name"`
-	Role string `json:"role"`
+	Name  string `json:"name"`
+	Role  string `json:"role"`
+	Opens bool   `json:"opens"` // it has a post-start hook: the main containers behind it wait for that
 }
 
 // Roles, as in bridge/workload.py.

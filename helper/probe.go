@@ -30,15 +30,15 @@ func (c *counting) add(good bool) (verdict, known bool) {
 }
 
 const (
-	startup   = "startup"
-	liveness  = "liveness"
-	readiness = "readiness"
+	startup   = "Startup"
+	liveness  = "Liveness"
+	readiness = "Readiness"
 )
 
-// watchProbe asks after the initial delay and then every period, until `ctx` is done. `tell` gets
-// what the thresholds make of the answers. It ends where the kubelet's worker is on hold until the
+// watchProbe asks after the initial delay and then every period, until `ctx` is done. `hear` gets
+// every answer, `tell` what the thresholds make of them. It ends where the kubelet's worker is on hold until the
 // next run: a liveness probe that has failed, a startup probe that knows.
-func watchProbe(ctx context.Context, kind string, probe *Probe, first time.Duration, ask func() outcome, tell func(good bool, words string)) {
+func watchProbe(ctx context.Context, kind string, probe *Probe, first time.Duration, ask func() outcome, hear func(outcome), tell func(good bool)) {
 	counter := counting{success: probe.SuccessThreshold, failure: probe.FailureThreshold}
 	if !pause(ctx, first) {
 		return
@@ -55,9 +55,10 @@ func watchProbe(ctx context.Context, kind string, probe *Probe, first time.Durat
 		if ctx.Err() != nil {
 			return
 		}
+		hear(found)
 		if found.known {
 			if good, known := counter.add(found.good); known {
-				tell(good, found.words)
+				tell(good)
 				if kind == startup || (kind == liveness && !good) {
 					return
 				}

@@ -61,6 +61,8 @@ func (r Record) within(limit int) Record {
 	var messages []*string
 	for at := range made.Containers {
 		one := &made.Containers[at]
+		// They were told while the pod ran: room is for how it ended.
+		one.Notices = nil
 		messages = append(messages, &one.Message)
 		for _, exit := range []**Exit{&one.Exit, &one.Previous} {
 			if *exit != nil {

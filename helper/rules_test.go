@@ -90,7 +90,7 @@ func TestWhoStarts(t *testing.T) {
 	for _, row := range rules(t).Gates {
 		payload := &Payload{}
 		for _, one := range row.Containers {
-			payload.Pod.Containers = append(payload.Pod.Containers, Peer{one[0], one[1]})
+			payload.Pod.Containers = append(payload.Pod.Containers, Peer{Name: one[0], Role: one[1]})
 		}
 		board := &board{payload: payload, seen: map[string]State{}, lost: map[string]bool{}}
 		for name, said := range row.States {

@@ -95,12 +95,15 @@ type supervisor struct {
 	asked   bool // the cloud has asked for the end
 	current *attempt
 	state   State
-	due     float64 // when its back-off is over
-	wake    float64
-	signals chan os.Signal
-	events  chan func()
-	left    chan struct{} // closed when nothing happens in the loop any more
-	code    int
+	notices []Notice
+	// Which outputs of the last run did not end with a line's end, as far as is known.
+	unfinished map[string]bool
+	due        float64 // when its back-off is over
+	wake       float64
+	signals    chan os.Signal
+	events     chan func()
+	left       chan struct{} // closed when nothing happens in the loop any more
+	code       int
 }
 
 func now() float64 { return float64(time.Now().UnixNano()) / 1e9 }
@@ -238,6 +241,7 @@ func (s *supervisor) wakeAt(at float64) {
 }
 
 func (s *supervisor) publish() {
+	s.state.Notices = s.notices
 	if err := s.board.publish(s.state); err != nil {
 		// The work goes on; who waits for it sees at least that it has ended.
 		fmt.Fprintf(os.Stderr, "podbridge-helper: %v\n", err)
@@ -344,7 +348,7 @@ func (s *supervisor) gate(now float64) {
 	}
 	// Asked for in any case: it sees to it that the loop goes round when it is over.
 	patience := s.patience(now)
-	if goes, why := s.board.admits(Peer{s.one.Name, s.one.Role}, patience, s.pod.PeerWait); why != "" {
+	if goes, why := s.board.admits(Peer{Name: s.one.Name, Role: s.one.Role}, patience, s.pod.PeerWait); why != "" {
 		s.never(reasonPeer, why)
 	} else if goes {
 		s.start(0, nil)
@@ -364,6 +368,7 @@ func (s *supervisor) never(reason, message string) {
 // finish says that the container will not run any more.
 func (s *supervisor) finish() {
 	s.phase = leaving
+	s.state.Backoff = 0
 	s.state.Final = true
 	if s.stop != nil {
 		s.state.StopWhy = s.stop.why
@@ -385,7 +390,7 @@ func (s *supervisor) start(number int, previous *Exit) {
 		return
 	}
 	made.ctx, made.cancel = context.WithCancel(context.Background())
-	s.state = State{State: running, Restart: number, Since: &made.began, Previous: previous}
+	s.state = State{State: running, Restart: number, Since: &made.began, Previous: previous, Opening: s.one.PostStart != nil}
 	if s.one.PostStart == nil {
 		made.hooked = true
 		s.attend(made)
@@ -394,10 +399,15 @@ func (s *supervisor) start(number int, previous *Exit) {
 			good := s.actor.hook(made.ctx, *s.one.PostStart)
 			s.tell(made, func() {
 				if made.hooked = good; good {
+					s.state.Opening = false
 					s.attend(made)
 					s.publish()
-				} else if made.kill == nil {
+					return
+				}
+				s.notice(true, "FailedPostStartHook", "PostStartHook failed")
+				if made.kill == nil {
 					made.kill = &kill{grace: s.pod.Grace}
+					s.notice(false, "Killing", "FailedPostStartHook")
 				}
 			})
 		}()
@@ -457,7 +467,8 @@ func (s *supervisor) probe(one *attempt, kind string, probe *Probe) {
 	}
 	first := max(0, seconds(one.began+probe.InitialDelay-now()))
 	ask := func() outcome { return s.actor.probe(one.ctx, probe) }
-	go watchProbe(one.ctx, kind, probe, first, ask, func(good bool, words string) {
+	hear := func(found outcome) { s.tell(one, func() { s.answered(one, kind, found) }) }
+	go watchProbe(one.ctx, kind, probe, first, ask, hear, func(good bool) {
 		s.tell(one, func() { s.told(one, kind, probe, good) })
 	})
 }
@@ -477,6 +488,7 @@ func (s *supervisor) told(one *attempt, kind string, probe *Probe, good bool) {
 			grace = *probe.Grace
 		}
 		one.kill = &kill{grace, s.one.RestartPolicy != "Never"}
+		s.notice(false, "Killing", killWords(s.one, kind))
 	}
 }
 
@@ -492,7 +504,9 @@ func (s *supervisor) conclude(one *attempt, exit Exit) {
 	if one.kill != nil {
 		delay = s.one.Backoff.delayOfKilled(one.number, exit, one.previous)
 	}
+	s.state.Backoff = delay
 	s.due = exit.FinishedAt + delay
 	s.phase = resting
 	s.publish()
+	s.divide(one.number + 1)
 }

@@ -27,12 +27,14 @@ type streams struct {
 	tail     *tail               // nil: nobody asks for it
 	hearers  hearers
 	done     sync.WaitGroup
+	mutex    sync.Mutex
+	last     map[string]byte // of what was copied
 }
 
 // newStreams gives the helper's own streams where nobody needs to know what is written, so that it
 // stands in nobody's way; else pipes or a terminal, whose ends are copied on byte by byte.
 func newStreams(one *Container, attachable bool, shell *shell) (*streams, error) {
-	made := &streams{files: [3]*os.File{shell.null, os.Stdout, os.Stderr}, ours: map[string]*os.File{}}
+	made := &streams{files: [3]*os.File{shell.null, os.Stdout, os.Stderr}, ours: map[string]*os.File{}, last: map[string]byte{}}
 	if one.LogsAsMessage {
 		made.tail = &tail{}
 	}
@@ -110,6 +112,9 @@ func (s *streams) copy(name string, target, source *os.File) {
 				s.tail.add(space[:count])
 			}
 			s.hearers.hear(name, space[:count])
+			s.mutex.Lock()
+			s.last[name] = space[count-1]
+			s.mutex.Unlock()
 			if _, failed := target.Write(space[:count]); failed != nil {
 				return
 			}
@@ -125,6 +130,19 @@ func (s *streams) started() {
 	for _, one := range s.theirs {
 		one.Close()
 	}
+}
+
+// unfinished says of which outputs the last line has no end. What is not copied may end anyhow.
+func (s *streams) unfinished() map[string]bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	made := map[string]bool{}
+	for _, name := range []string{outName, errName} {
+		last, wrote := s.last[name]
+		_, copied := s.ours[name]
+		made[name] = (wrote && last != '\n') || (!copied && s.terminal == nil)
+	}
+	return made
 }
 
 // drain waits until all that was written has been copied. Somebody from outside of the container

@@ -146,9 +146,14 @@ func TestProbesKeepTheirPeriodInVirtualTime(t *testing.T) {
 			}
 			return answers[len(asked)-1]
 		}
-		watchProbe(context.Background(), liveness, probe, 5*time.Second, ask, func(good bool, _ string) {
+		heard := 0
+		hear := func(outcome) { heard++ }
+		watchProbe(context.Background(), liveness, probe, 5*time.Second, ask, hear, func(bool) {
 			told = append(told, time.Since(began).Seconds())
 		})
+		if heard != 4 {
+			t.Errorf("%d answers were heard", heard)
+		}
 		// The second could not be tried, and was at once tried again.
 		if !slices.Equal(asked, []float64{5, 15, 15, 25, 35}) || !slices.Equal(told, []float64{5, 35}) {
 			t.Errorf("asked at %v, told at %v", asked, told)
@@ -337,7 +342,7 @@ func TestLinksLeadNowhere(t *testing.T) {
 
 func TestAStateOfAnotherKeyIsNoState(t *testing.T) {
 	folder := t.TempDir()
-	pod := Pod{UID: "u", Containers: []Peer{{"a", roleMain}, {"b", roleMain}}, PeerWait: 1}
+	pod := Pod{UID: "u", Containers: []Peer{{Name: "a", Role: roleMain}, {Name: "b", Role: roleMain}}, PeerWait: 1}
 	open := func(key, self string) *board {
 		made, err := newBoard(&Payload{Folder: folder, Key: []byte(key), Pod: pod}, self)
 		if err != nil {
@@ -397,7 +402,7 @@ func FuzzPayload(f *testing.F) {
 	f.Add([]byte(`{"kind":"run","folder":"/x","key":"AAAA"}`))
 	sound, _ := json.Marshal(Payload{
 		Kind: "run", Folder: "/x", Key: make([]byte, 32), Container: &Container{Name: "m", Role: roleMain, RestartPolicy: "Never"},
-		Pod: Pod{Containers: []Peer{{"m", roleMain}}, PeerWait: 1},
+		Pod: Pod{Containers: []Peer{{Name: "m", Role: roleMain}}, PeerWait: 1},
 	})
 	f.Add(sound)
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -26,10 +26,10 @@ from datetime import timedelta
 from typing import Protocol
 
 from bridge.adapter import Channel, LogOptions, Usage
-from bridge.errors import BridgeError, NotFound, Unavailable, Unsupported, Violation
+from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported, Violation
 from bridge.helper import view
 from bridge.helper.keys import SECRET_LENGTH, pod_key
-from bridge.helper.logs import window, within
+from bridge.helper.logs import Marks, window, within
 from bridge.helper.payload import Settings
 from bridge.helper.record import LONGEST, Record, read
 from bridge.helper.state import HelperState
@@ -43,6 +43,9 @@ SLACK = 5.0
 """Seconds beyond a pod's own grace before a cloud kills what is left: the helper's record."""
 _SPEAKS = 30.0
 """Seconds for which a group's helper is expected to say how its containers are."""
+_RETURNS = 60.0
+"""Seconds after a provider's start for which helpers that run already are expected to connect: each
+tries every 30 at least, and a connection may take its time."""
 _SETTLED, _AGAIN = 10.0, 0.2
 """Seconds after which a cloud has all of a log, and between looks until then."""
 _LIFETIME = timedelta(days=7)
@@ -89,8 +92,8 @@ class _Pod:
     """What is known of one pod besides what its cloud says."""
 
     identity: Identity | None = None
-    creating: str = "ContainerCreating"
-    """What its containers wait for until the helper speaks."""
+    creating: str = ""
+    """What its containers wait for until the helper speaks; empty: it was not launched here."""
     without: str = ""
     """Why it has no helper where it was to have one."""
     said: Record | None = None
@@ -115,6 +118,8 @@ class Hosting:
         self._address = ""
         self._hearing: asyncio.Task[None] | None = None
         self._pods: dict[Key, _Pod] = {}
+        self._returning = 0.0
+        """Until when (monotonic) helpers come back that connected to an earlier provider."""
 
     async def open(self, kept: HelperState, door: Door | None) -> None:
         """Lets helpers connect; None: none can, and their records tell all. Unavailable: no port
@@ -134,6 +139,7 @@ class Hosting:
                 await self._tunnels.start(door.listen, door.port)
             except OSError:
                 raise Unavailable(f"port {door.port} of {door.listen} is taken") from None
+            self._returning = time.monotonic() + _RETURNS
             return door.port
         for port in (kept.port, *(_PORTS[0] + secrets.randbelow(_PORTS[1]) for _ in range(_TRIES))):
             if not port:
@@ -142,6 +148,8 @@ class Hosting:
                 await self._tunnels.start(door.listen, port)
                 if not kept.port:
                     kept.with_port(port)
+                elif port == kept.port:
+                    self._returning = time.monotonic() + _RETURNS
                 return port
             if port == kept.port:
                 _log.warning(
@@ -206,8 +214,10 @@ class Hosting:
         pod.identity = group.identity
         if not view.is_over(group):
             is_young = time.time() < (group.accepted_at or 0.0) + _SPEAKS
-            waits = pod.creating if is_young else ""
-            return view.observed(group, self._heard(pod), final=False, creating=waits)
+            waits = (pod.creating or "ContainerCreating") if is_young else ""
+            returning = not pod.creating and time.monotonic() < self._returning
+            said = self._heard(pod)
+            return view.observed(group, said, final=False, creating=waits, returning=returning)
         if not pod.is_read and not await self._read(pod, group):
             # Until its log is whole the end is not known.
             loop = asyncio.get_running_loop()
@@ -217,11 +227,18 @@ class Hosting:
                 replace(group, containers=tuple(own)), self._heard(pod), final=False
             )
         words = pod.failure.strip()
-        return view.observed(group, pod.record, final=pod.record is not None, installing=words)
+        shown = view.observed(group, pod.record, final=pod.record is not None, installing=words)
+        # What befell its containers is told live alone.
+        return replace(shown, notices=() if pod.said is None else pod.said.notices)
 
     async def _read(self, pod: _Pod, group: Observed) -> bool:
-        """Reads what a pod's helper left. False: there may be more to come."""
-        found = await self._record(group.identity)
+        """Reads what a pod's helper left. False: there may be more to come, or it cannot be read
+        just now, which is no reason to tell nothing of all other pods."""
+        try:
+            found = await self._record(group.identity)
+        except BridgeError as error:
+            _log.info("pod %s: its record: %s", group.identity.uid, error)
+            return False
         if found is None and self._may_be_short(group):
             return False
         pod.record, pod.is_read = found, True
@@ -241,7 +258,7 @@ class Hosting:
         sealed = await self._cloud.tail(identity, WATCH, 2 * LONGEST)
         try:
             return read(sealed, pod_key(self._secret, identity.key), identity)
-        except BridgeError:
+        except (Invalid, NotFound):
             return None
 
     def _may_be_short(self, group: Observed) -> bool:
@@ -262,7 +279,8 @@ class Hosting:
         found = await self._cloud.look(identity)
         if found is None or container.startswith(OURS):
             raise NotFound(f"no container {container} in pod {identity.uid}")
-        state = (await self.view(found)).container(container)
+        # While its helper is not back yet nobody knows which run is the latest: then it is all.
+        state = (await self.view(found)).container(container) or found.container(container)
         if state is None:
             raise NotFound(f"no run of container {container} in pod {identity.uid}")
 
@@ -270,7 +288,8 @@ class Hosting:
             return self._cloud.lines(identity, container, some)
 
         span = window(state, previous=options.previous)
-        async with aclosing(within(all_runs, options, span)) as pieces:
+        marks = Marks(pod_key(self._secret, identity.key), identity, container)
+        async with aclosing(within(all_runs, options, span, marks)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -311,7 +330,8 @@ class Hosting:
                 raise Unsupported("the pod has no helper, which would have to do that") from None
             shown = await self.view(found)
             state = shown.container(container)
-            if shown.ended or (container and (state is None or isinstance(state.state, Exit))):
+            unknown = bool(container) and found.container(container) is None
+            if shown.ended or unknown or (state is not None and isinstance(state.state, Exit)):
                 raise NotFound(f"{container or 'the pod'} does not run") from None
             if not self._address:
                 words = "no helper can connect to this provider: its backend has no tunnel"

@@ -172,7 +172,11 @@ def _payload(kind: str, workload: Workload, settings: Settings, trees: Sequence[
             "uid": workload.identity.uid,
             "attempt": workload.identity.attempt,
             "containers": [
-                {"name": one.name, "role": one.role.value}
+                {
+                    "name": one.name,
+                    "role": one.role.value,
+                    "opens": one.post_start is not None,
+                }
                 for one in workload.containers
                 if one.role is not Role.EPHEMERAL
             ],

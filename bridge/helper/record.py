@@ -12,17 +12,21 @@ import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from bridge.errors import Invalid, NotFound
-from bridge.workload import ContainerState, Exit, Identity, Key, Running, State, Waiting
+from bridge.workload import ContainerState, Exit, Identity, Key, Notice, Running, State, Waiting
 
 LONGEST = 16 * 1024
 """Bytes that a record takes at most at the end of a log."""
 _LARGEST = 1024 * 1024
 """Bytes of a record's text; many times what a helper writes."""
+_NOTICES = 8
+"""Notices of a container; a helper keeps as many."""
+_LATEST = 253402300800.0
+"""The end of the year 9999 (epoch seconds)."""
 _LINE = re.compile(
     rb"podbridge-record/1 ([0-9a-f]{12}) (?:([0-9]{1,3})/([0-9]{1,3}) ([A-Za-z0-9+/=]+)"
     rb"|seal ([0-9a-f]{64}))"
@@ -43,6 +47,12 @@ class Record:
     """The pod failed as a whole for `reason`, whatever its containers' codes say."""
     reason: str = ""
     message: str = ""
+    backoffs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds from the ends of containers to their next runs, of those that wait for one."""
+    opening: frozenset[str] = frozenset()
+    """Containers that run, and whose post-start hook is not over."""
+    notices: tuple[Notice, ...] = ()
+    """What befell the containers; told live only."""
 
 
 def read(log: bytes, key: bytes, identity: Identity) -> Record:
@@ -110,13 +120,21 @@ def parse(text: bytes, identity: Identity | Key) -> Record | None:
         said = json.loads(text)
         if (said["uid"], said["attempt"]) != (uid, attempt):
             return None
+        containers = said["containers"]
         return Record(
             by=str(said["by"]),
-            at=float(said["at"]),
-            containers=tuple(_state(one) for one in said["containers"]),
+            at=_seconds(said["at"]),
+            containers=tuple(_state(one) for one in containers),
             failed=bool(said["failed"]),
             reason=str(said.get("reason", "")),
             message=str(said.get("message", "")),
+            backoffs={
+                str(one["name"]): _seconds(delay)
+                for one in containers
+                if (delay := one.get("backoff"))
+            },
+            opening=frozenset(str(one["name"]) for one in containers if one.get("opening")),
+            notices=tuple(notice for one in containers for notice in _notices(one)),
         )
     except (
         ValueError,
@@ -141,10 +159,31 @@ def _state(one: Mapping[str, Any]) -> ContainerState:
     )
 
 
+def _notices(one: Mapping[str, Any]) -> list[Notice]:
+    return [
+        Notice(
+            _seconds(notice["at"]),
+            str(notice["reason"]),
+            str(notice["message"]),
+            str(one["name"]),
+            warning=bool(notice.get("warning")),
+        )
+        for notice in (one.get("notices") or [])[-_NOTICES:]
+    ]
+
+
+def _seconds(said: object) -> float:
+    """Seconds, or a time since the epoch. ValueError, TypeError: none that can be."""
+    at = float(said)  # type: ignore[arg-type]
+    if not 0 <= at < _LATEST:
+        raise ValueError(f"{at} seconds")
+    return at
+
+
 def _what(one: Mapping[str, Any]) -> State:
     match one["state"]:
         case "running":
-            return Running(float(one["since"]))
+            return Running(_seconds(one["since"]))
         case "ended":
             return _exit(one["exit"])
         case "waiting":
@@ -156,9 +195,9 @@ def _exit(one: Mapping[str, Any]) -> Exit:
     started = one.get("started_at")
     return Exit(
         code=int(one["code"]),
-        finished_at=float(one["finished_at"]),
+        finished_at=_seconds(one["finished_at"]),
         reason=str(one["reason"]),
         signal=int(one.get("signal", 0)),
         message=str(one.get("message", "")),
-        started_at=None if started is None else float(started),
+        started_at=None if started is None else _seconds(started),
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from bridge.backoff import backoff_message
 from bridge.helper.record import Record
 from bridge.helper.wrap import INSTALL, OURS, WATCH
-from bridge.workload import ContainerState, Exit, Observed, Running, State, Waiting
+from bridge.workload import ContainerState, Exit, Identity, Observed, Running, State, Waiting
 
 UNKNOWN = "ContainerStatusUnknown"
 START_ERROR = "StartError"
@@ -38,20 +39,26 @@ def observed(
     final: bool,
     installing: str = "",
     creating: str = "",
+    returning: bool = False,
 ) -> Observed:
     """The pod. `said`: the helper's latest words, live or, with `final`, its record. `installing`:
     the words of an install that failed. `creating`: for what its containers wait until the helper
-    speaks, which it is expected to do any moment; empty: what the cloud says has to do."""
+    speaks, which it is expected to do any moment; empty: what the cloud says has to do.
+    `returning`: the helper has spoken to an earlier provider and is expected back: what it said
+    there is not contradicted, and of its containers nothing is told."""
     own = [one for one in group.containers if not one.name.startswith(OURS)]
     over = final or is_over(group)
     if said is None:
         shown = [
             _unsaid(one, group, installing) if over else _unheard(one, group, creating)
             for one in own
+            if over or not returning or not _has_spoken(one)
         ]
     else:
         clouds = {one.name: one for one in own}
         shown = [_merged(one, clouds.get(one.name), over and not final) for one in said.containers]
+        if not over:
+            shown = [_awaited(one, said, group.identity) for one in shown]
     lost = over and not final
     first = group.container(INSTALL)
     broken = lost and first is not None and isinstance(first.state, Exit) and first.state.code != 0
@@ -63,6 +70,7 @@ def observed(
         reason=said.reason if said is not None and final else "HelperFailed" if broken else "",
         message=said.message if said is not None and final else _words(group, lost, installing),
         disrupted=group.disrupted or (lost and not broken),
+        notices=() if said is None else said.notices,
     )
 
 
@@ -75,9 +83,9 @@ def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -
         return said
     known = replace(
         said,
-        state=_named(said.state, cloud),
-        previous=None if said.previous is None else _named(said.previous, cloud),
-        container_id=cloud.container_id,
+        state=_named(said.state, cloud, said.restart),
+        previous=said.previous and _named(said.previous, cloud, said.restart - 1),
+        container_id=_id_of(cloud, said.restart),
         image=cloud.image,
         image_id=cloud.image_id,
     )
@@ -87,8 +95,21 @@ def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -
     if is_lost and isinstance(said.state, Running):
         at = cloud.state.finished_at if isinstance(cloud.state, Exit) else said.state.started_at
         end = Exit(137, at, UNKNOWN, message=_LOST, started_at=said.state.started_at)
-        return replace(known, state=_named(end, cloud))
+        return replace(known, state=_named(end, cloud, said.restart))
     return known
+
+
+def _awaited(one: ContainerState, said: Record, identity: Identity) -> ContainerState:
+    """A container of a pod that goes on, as the kubelet shows it: between two runs it waits for the
+    next, and until its post-start hook is over nothing is told of its run."""
+    delay = said.backoffs.get(one.name)
+    if delay and isinstance(one.state, Exit):
+        words = backoff_message(identity, one.name, delay)
+        return replace(one, state=Waiting("CrashLoopBackOff", words), previous=one.state)
+    if one.name in said.opening and isinstance(one.state, Running):
+        waiting = Waiting("ContainerCreating")
+        return replace(one, state=waiting, container_id="", started=None, ready=None)
+    return one
 
 
 def _unsaid(cloud: ContainerState, group: Observed, installing: str) -> ContainerState:
@@ -99,31 +120,41 @@ def _unsaid(cloud: ContainerState, group: Observed, installing: str) -> Containe
     )
     if installing:
         return replace(cloud, state=Exit(128, at, START_ERROR, message=installing))
-    return replace(cloud, state=_named(Exit(137, at, UNKNOWN, message=_LOST), cloud))
+    return replace(cloud, state=_named(Exit(137, at, UNKNOWN, message=_LOST), cloud, 0))
 
 
 _S = TypeVar("_S", bound=State)
 
 
-def _named(state: _S, cloud: ContainerState) -> _S:
-    """All runs are of one container of the cloud's, and a run has a log where it names its
-    container."""
+def _named(state: _S, cloud: ContainerState, run: int) -> _S:
+    """A run has a log where it names its container."""
     if isinstance(state, Exit) and state.reason != START_ERROR:
-        return replace(state, container_id=cloud.container_id)
+        return replace(state, container_id=_id_of(cloud, run))
     return state
+
+
+def _id_of(cloud: ContainerState, run: int) -> str:
+    """The container of that run. All runs are of one container of the cloud's, and in Kubernetes
+    each has its own."""
+    return f"{cloud.container_id}.{run}" if run > 0 and cloud.container_id else cloud.container_id
+
+
+def _has_spoken(cloud: ContainerState) -> bool:
+    """Whether a container has, or had, a helper in it."""
+    if isinstance(cloud.state, Exit):
+        return cloud.state.reason != START_ERROR
+    return isinstance(cloud.state, Running)
 
 
 def _unheard(cloud: ContainerState, group: Observed, creating: str) -> ContainerState:
     """A container of which the helper may still speak. That the cloud's container runs says nothing
     of the pod's, which may wait for others; how it ended is no end, without a message and perhaps
     with another code. But what could not be started has no helper in it."""
-    if isinstance(cloud.state, Waiting):
-        return cloud
-    if isinstance(cloud.state, Exit) and cloud.state.reason == START_ERROR:
+    if not _has_spoken(cloud):
         return cloud
     if creating:
         return replace(cloud, state=Waiting(creating))
-    if isinstance(cloud.state, Running):
-        return cloud
-    at = cloud.state.started_at or group.accepted_at or cloud.state.finished_at
-    return replace(cloud, state=Running(at))
+    if isinstance(cloud.state, Exit):
+        at = cloud.state.started_at or group.accepted_at or cloud.state.finished_at
+        return replace(cloud, state=Running(at))
+    return cloud

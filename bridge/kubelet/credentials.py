@@ -267,21 +267,15 @@ class _Kubeconfig:
         there = [path.expanduser() for path in paths if path.expanduser().exists()]
         if not there:
             raise _wrong(str(paths[0]), "", "there is no such file; allowed: a kubeconfig")
+        current = ""
+        lists: dict[str, list[tuple[str, Any, str, int]]] = {kind: [] for kind in _KINDS}
         for path in there:
-            _check_shape(path)
-        merged = _kubernetes("config.kube_config").KubeConfigMerger(
-            os.pathsep.join(map(str, there))
-        )
-        lists: dict[str, list[tuple[str, Any, str, int]]] = {}
-        for kind in ("clusters", "contexts", "users"):
-            found = lists[kind] = []
-            for node in merged.config.value[kind]:
-                own = merged.config_files[node.path].get(kind) or []
-                found.append(
-                    (str(node.value["name"]), node.value, node.path, own.index(node.value))
-                )
-        current = merged.config.value.get("current-context") or ""
-        return cls(str(current), lists, str(there[0]))
+            config = _loaded(path)
+            current = current or str(config.get("current-context") or "")
+            for kind, found in lists.items():
+                entries = enumerate(config.get(kind) or ())
+                found += [(one["name"], one, str(path), index) for index, one in entries]
+        return cls(current, lists, str(there[0]))
 
     def context(self, name: str | None) -> _Entry:
         wanted = name or self.current
@@ -313,15 +307,19 @@ class _Kubeconfig:
         raise _wrong(where.source, where.field, words)
 
     def _known(self, kind: str) -> str:
-        names = [one[0] for one in self.lists[kind]]
+        names = {one[0] for one in self.lists[kind]}
         shown = ", ".join(sorted(names)[:10]) + (", ..." if len(names) > 10 else "")
         return f"{kind} there are: {shown}" if names else f"there are no {kind}"
 
 
-def _check_shape(path: Path) -> None:
-    """What the merger takes for granted. Its own words would quote what they are about: keys."""
+_KINDS = ("clusters", "contexts", "users")
+"""The lists of a kubeconfig."""
+
+
+def _loaded(path: Path) -> Mapping[str, Any]:
+    """A kubeconfig whose lists hold entries with names. Errors quote nothing of it: it has keys."""
     try:
-        value = yaml.safe_load(path.read_text("utf-8"))
+        value: Any = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise _wrong(str(path), "", f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -334,13 +332,14 @@ def _check_shape(path: Path) -> None:
         raise _wrong(str(path), "", "this is not YAML") from None
     if not isinstance(value, dict):
         raise _wrong(str(path), "", "found no mapping at the top; allowed: a kubeconfig")
-    for kind in ("clusters", "contexts", "users"):
+    for kind in _KINDS:
         entries = value.get(kind) or []
         if not isinstance(entries, list):
             raise _wrong(str(path), kind, "allowed: a list")
         for index, one in enumerate(entries):
             if not isinstance(one, dict) or not isinstance(one.get("name"), str):
                 raise _wrong(str(path), f"{kind}[{index}].name", "found nothing; allowed: a text")
+    return value
 
 
 @dataclass(slots=True)

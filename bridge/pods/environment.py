@@ -9,6 +9,7 @@ makeEnvironmentVariables and third_party/forked/golang/expansion).
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -352,9 +353,10 @@ def _names(text: str) -> Iterator[str]:
 
 
 def _literal(variable: pod_pb2.EnvVar) -> EnvVar:
+    """Names and values are kept once: most pods of a namespace have the same."""
     if variable.WhichOneof("source") == "secret":
-        return EnvVar(variable.name, variable.secret.value, secret=True)
-    return EnvVar(variable.name, variable.literal)
+        return EnvVar(sys.intern(variable.name), variable.secret.value, secret=True)
+    return EnvVar(sys.intern(variable.name), sys.intern(variable.literal))
 
 
 def _resolve(variable: pod_pb2.EnvVar, scope: _Scope, late: Mapping[int, str]) -> EnvVar | None:

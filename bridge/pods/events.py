@@ -33,7 +33,10 @@ def events(pod: Manifest, before: pod_pb2.PodFacts | None, after: pod_pb2.PodFac
     """
     if before is None and (pod.get("status") or {}).get("phase") in TERMINAL:
         return []
-    told = _from_status(pod) if before is None else _from_facts(before)
+    told = _from_status(pod)
+    if before is not None:
+        # Of a container that those facts leave out the record says what was told.
+        told |= _from_facts(before)
     made = [*_notices(pod, before, after), *_pod_events(pod, before, after)]
     for facts in after.containers:
         place = _place(pod, facts.name)

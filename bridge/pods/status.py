@@ -231,7 +231,8 @@ def _container_lists(
             name = container["name"]
             one = _container(frame, container, before.get(name) or {}, told.get(name))
             if key != "ephemeralContainerStatuses":
-                _readiness(one, container, told.get(name), init=key == "initContainerStatuses")
+                init = key == "initContainerStatuses"
+                _readiness(one, container, before.get(name) or {}, told.get(name), init=init)
             group.append(one)
         if key != "initContainerStatuses":
             group.sort(key=_by_name)
@@ -374,12 +375,20 @@ def _terminated(facts: pod_pb2.Terminated, limit: int) -> Manifest:
 
 
 def _readiness(
-    made: Manifest, container: Manifest, facts: pod_pb2.ContainerFacts | None, *, init: bool
+    made: Manifest,
+    container: Manifest,
+    old: Manifest,
+    facts: pod_pb2.ContainerFacts | None,
+    *,
+    init: bool,
 ) -> None:
     state = made["state"]
     started = "running" in state
     ready = started
-    if facts is not None and started:
+    if facts is None and started:
+        # Nobody tells how it is: it stays as it is on record.
+        started, ready = bool(old.get("started", True)), bool(old.get("ready", True))
+    elif facts is not None and started:
         if facts.HasField("started"):
             started = facts.started
         ready = started and (facts.ready if facts.HasField("ready") else True)

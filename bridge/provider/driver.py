@@ -138,15 +138,13 @@ class Driver:
         assert record.workload is not None
         record.kill_due.pop(container, None)
         workload = record.workload
-        if record.request is not None and _needs_addresses(record.request):
+        if record.late is not None:
             seen = record.observed
             if seen is None or not seen.pod_ips:
                 backend.refresh()
                 return False
             late = _late_values(seen)
-            made = translate(
-                record.request, record.manifest, start_time=record.start_time, late=late
-            )
+            made = translate(record.late, record.manifest, start_time=record.start_time, late=late)
             # What is not in the request stays as it was found for the pod.
             workload = replace(
                 made, hard_stop=workload.hard_stop, pull_credentials=workload.pull_credentials
@@ -182,15 +180,6 @@ def sooner(one: float | None, other: float | None, now: float) -> float | None:
     """Seconds until the nearer of two times; None where there is neither."""
     times = [time for time in (one, other) if time is not None]
     return max(0.0, min(times) - now) if times else None
-
-
-def _needs_addresses(request: object) -> bool:
-    environment = getattr(request, "environment", ())
-    return any(
-        variable.WhichOneof("source") == "late"
-        for container in environment
-        for variable in container.variables
-    )
 
 
 def _late_values(seen: Observed) -> Mapping[int, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.rpc.v1 import pod_pb2
-from bridge.workload import ContainerState, Exit, Identity, Running, State, Waiting
+from bridge.workload import ContainerState, Exit, Identity, Notice, Running, State, Waiting
 
 TERMINATION_MAX = 4096
 """Bytes of how a run ended, in words: as much as the kubelet takes of a termination message."""
@@ -33,8 +35,9 @@ def identity_to_wire(identity: Identity) -> pod_pb2.PodIdentity:
 
 
 def identity_from_wire(pod: pod_pb2.PodIdentity) -> Identity:
-    """An identity from the contract's."""
-    return Identity(pod.cluster, pod.node, pod.namespace, pod.name, pod.uid, pod.attempt)
+    """An identity from the contract's. What many pods have in common is kept once."""
+    cluster, node, namespace = map(sys.intern, (pod.cluster, pod.node, pod.namespace))
+    return Identity(cluster, node, namespace, pod.name, pod.uid, pod.attempt)
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -46,6 +49,17 @@ def timestamp(seconds: float) -> Timestamp:
 def seconds(stamp: Timestamp) -> float:
     """A time of the contract as seconds since the epoch."""
     return stamp.seconds + stamp.nanos / 1e9
+
+
+def notice_to_wire(notice: Notice) -> pod_pb2.Notice:
+    """A notice as the contract spells it."""
+    return pod_pb2.Notice(
+        time=timestamp(notice.at),
+        warning=notice.warning,
+        reason=notice.reason,
+        message=notice.message,
+        container=notice.container,
+    )
 
 
 def exit_to_wire(end: Exit) -> pod_pb2.Terminated:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +14,7 @@ from bridge.provider.backend import Backend
 from bridge.provider.facts import (
     container_to_wire,
     identity_to_wire,
+    notice_to_wire,
     timestamp,
     waiting_to_wire,
 )
@@ -25,6 +25,7 @@ from bridge.workload import (
     ContainerState,
     Exit,
     Identity,
+    Notice,
     Observed,
     Resources,
     Waiting,
@@ -41,35 +42,18 @@ NOTICE_MAX = 1024
 """Characters of a notice's message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to tell of a pod that its state does not show: `PodFacts.notices`."""
-
-    at: float
-    reason: str
-    message: str
-    container: str = ""
-    warning: bool = False
-
-    def to_wire(self) -> pod_pb2.Notice:
-        """As the contract spells it."""
-        return pod_pb2.Notice(
-            time=timestamp(self.at),
-            warning=self.warning,
-            reason=self.reason,
-            message=self.message,
-            container=self.container,
-        )
-
-
 @dataclass(slots=True)
 class Record:
     """One pod. The backend holds the truth; this is what was last seen of it and what is wanted."""
 
     identity: Identity
     backend: Backend | None = None
-    request: Request | None = None
-    """What was asked for. None: found at the backend, and nobody has asked since we started."""
+    text: bytes | None = field(default=None, repr=False)
+    """The pod as it was asked for, in JSON. None: found at the backend, and nobody has asked since
+    we started."""
+    late: Request | None = field(default=None, repr=False)
+    """The whole request, where something in it waits for an address that only a running pod's
+    backend knows. All that another one asks for is in `workload`."""
     generation: int = 0
     workload: Workload | None = None
     size: Resources = field(default_factory=Resources)
@@ -82,7 +66,10 @@ class Record:
     """Containers that Kubernetes recorded as running."""
     health: dict[str, Health] = field(default_factory=dict)
     """What probes and hooks know of containers' newest runs."""
-    notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=NOTICES))
+    notices: tuple[Notice, ...] = ()
+    """What is told of it beyond its state: `PodFacts.notices`."""
+    noticed: Mapping[str, float] = field(default_factory=dict)
+    """When the last of the backend's own notices was, by container."""
     not_ready: Mapping[str, Waiting] = field(default_factory=dict)
     """Containers that cannot start yet, since something that they refer to is missing."""
     counted: bool = False
@@ -132,8 +119,13 @@ class Record:
     def manifest(self) -> Manifest:
         """The pod as it was asked for; empty where nobody has. Parsed each time: it is rarely
         asked for, and takes many times the room of its text."""
-        found: Manifest = {} if self.request is None else orjson.loads(self.request.manifest)
+        found: Manifest = {} if self.text is None else orjson.loads(self.text)
         return found
+
+    def ask(self, request: Request) -> None:
+        """Keeps what is asked for now, as far as `workload` does not: 5,000 pods are kept."""
+        self.text = request.manifest
+        self.late = request if _needs_addresses(request) else None
 
     @property
     def stage(self) -> pod_pb2.PodStage.ValueType:
@@ -188,8 +180,17 @@ class Record:
                 return False
         if self.notices:
             now = max(now, self.notices[-1].at + 1e-6)
-        self.notices.append(Notice(now, reason, message, container, warning))
+        notice = Notice(now, reason, message, container, warning)
+        self.notices = (*self.notices, notice)[-NOTICES:]
         return True
+
+    def take_notices(self, seen: Observed, since: float) -> None:
+        """Tells what its backend noticed since it was last looked at. What was before `since` may
+        have been told by another provider."""
+        for one in seen.notices:
+            if one.at > self.noticed.get(one.container, since):
+                self.noticed = {**self.noticed, one.container: one.at}
+                self.note(one.at, one.reason, one.message, one.container, warning=one.warning)
 
     def lose(self, now: float) -> None:
         """Its backend no longer has it: what had not ended is unknown for ever."""
@@ -218,7 +219,7 @@ class Record:
             generation=self.generation,
             stage=self.stage,
             containers=self._containers(),
-            notices=[one.to_wire() for one in self.notices],
+            notices=[notice_to_wire(one) for one in self.notices],
         )
         if self.problem is not None and not self.ended:
             wire.reason, wire.message = self.problem.reason, self.problem.message
@@ -257,3 +258,11 @@ class Record:
             elif name in waiting:
                 found.append(waiting_to_wire(name, waiting[name]))
         return found
+
+
+def _needs_addresses(request: Request) -> bool:
+    return any(
+        variable.WhichOneof("source") == "late"
+        for container in request.environment
+        for variable in container.variables
+    )

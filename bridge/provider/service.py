@@ -69,7 +69,7 @@ class Provider:
         known = self._tracker.records.get((identity.cluster, identity.uid))
         if known is not None and _gives_way(known, identity):
             known = None
-        if known is not None and (known.gone or known.request is not None):
+        if known is not None and (known.gone or known.text is not None):
             # Also one that is gone already: a pod that has had its end never runs again.
             await self._catch_up(known, request)
             return _accepted(known, ())
@@ -78,15 +78,15 @@ class Provider:
             self._look_elsewhere(manifest, request.recorded.backend)
         # Where it was found it stays, whatever was recorded.
         backends = self._eligible(manifest, _found_on(known) or request.recorded.backend)
-        record = Record(identity, request=request)
-        record.generation = request.generation
-        self._remember(record, request.recorded)
+        record = Record(identity, generation=request.generation)
+        record.ask(request)
+        _remember(record, request)
         # What runs already is adopted: only what has not begun can be refused.
         begun = known is not None and known.launched_at is not None
         judged = not (begun or request.recorded.started)
         unlisted = ", ".join(one.name for one in backends if not one.synced.is_set())
         try:
-            able, approximations = self._place(record, manifest, backends, judged=judged)
+            able, approximations = self._place(record, request, manifest, backends, judged=judged)
         except (Invalid, Unsupported):
             if known is None and request.recorded.backend and unlisted:
                 # It may run there already, and then nothing refuses it.
@@ -123,7 +123,7 @@ class Provider:
         """`UpdatePod`."""
         identity = _checked(request.pod)
         record = self._tracker.records.get((identity.cluster, identity.uid))
-        if record is None or record.request is None or record.backend is None:
+        if record is None or record.text is None or record.backend is None:
             raise NotFound(f"pod {identity.uid} is not known: create it first")
         async with record.updating:
             # One after the other: a slow older one must not undo a newer one.
@@ -144,7 +144,8 @@ class Provider:
         workload = with_kept_files(workload, record.workload)
         change = assess(record, backend.adapter, manifest, workload)
         await apply(record, backend, change)
-        record.request, record.generation = request, request.generation
+        record.ask(request)
+        record.generation = request.generation
         record.not_ready = _not_ready(request)
         self._tracker.changed(record)
         return pb.UpdatePodResponse(generation=record.generation)
@@ -295,14 +296,19 @@ class Provider:
         return record.identity, record.backend
 
     def _place(
-        self, record: Record, manifest: Manifest, backends: Sequence[Backend], *, judged: bool
+        self,
+        record: Record,
+        request: Request,
+        manifest: Manifest,
+        backends: Sequence[Backend],
+        *,
+        judged: bool,
     ) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
         """The backends that can run the pod, the first being chosen; its workload is set."""
-        assert record.request is not None
         assessed: dict[str, Assessment] = {}
         workloads: dict[str, Workload] = {}
         for backend in backends:
-            workload = self._translate(record.request, manifest, record.start_time, backend.adapter)
+            workload = self._translate(request, manifest, record.start_time, backend.adapter)
             assessed[backend.name] = (
                 judge(backend.adapter, manifest, workload) if judged else Assessment()
             )
@@ -333,24 +339,11 @@ class Provider:
         deadline by what the pod waited, but it comes though nobody of us lives."""
         return min(self._max_run, workload.deadline or self._max_run)
 
-    def _remember(self, record: Record, recorded: pod_pb2.Recorded) -> None:
-        if recorded.HasField("start_time"):
-            record.start_time = seconds(recorded.start_time)
-        record.seen_before = recorded.started
-        if isinstance(record.request, pb.CreatePodRequest):
-            record.not_ready = _not_ready(record.request)
-        record.ran_before = {
-            one.container: RanBefore(one.container_id, one.started, one.ready)
-            for one in recorded.running
-        }
-        record.ended_before = {
-            one.container: exit_from_wire(one.terminated) for one in recorded.ended
-        }
-
     def _take_over(self, found: Record, asked: Record) -> None:
         """A pod that was found at its backend is now asked for: it is adopted, not started."""
         for name in (
-            "request",
+            "text",
+            "late",
             "generation",
             "workload",
             "size",
@@ -385,10 +378,24 @@ def _gives_way(known: Record, identity: Identity) -> bool:
     """Whether a pod that was never launched makes room for a later attempt."""
     return (
         identity.attempt > known.identity.attempt
-        and known.request is not None
+        and known.text is not None
         and known.launched_at is None
         and not (known.tried or known.seen_before or known.ended or known.deleting)
     )
+
+
+def _remember(record: Record, request: pb.CreatePodRequest) -> None:
+    """What Kubernetes has on record of the pod, and what of it cannot start yet."""
+    recorded = request.recorded
+    if recorded.HasField("start_time"):
+        record.start_time = seconds(recorded.start_time)
+    record.seen_before = recorded.started
+    record.not_ready = _not_ready(request)
+    record.ran_before = {
+        one.container: RanBefore(one.container_id, one.started, one.ready)
+        for one in recorded.running
+    }
+    record.ended_before = {one.container: exit_from_wire(one.terminated) for one in recorded.ended}
 
 
 def _not_ready(request: Request) -> dict[str, Waiting]:

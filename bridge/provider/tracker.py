@@ -58,6 +58,7 @@ class Tracker:
         self.clock = clock
         self.queue: KeyedQueue[Key] = KeyedQueue(self._step, name="pod")
         self.epoch = new_epoch()
+        self._began = clock()
         self.read_only = read_only
         self._journals: dict[tuple[str, str], Journal] = {}
         self._waiting: dict[Key, None] = {}
@@ -178,6 +179,7 @@ class Tracker:
         record.missing = 0
         if record.observed is not None and _is_older(observed, record.observed):
             return
+        record.take_notices(observed, self._began)
         news = observed != record.observed or record.facts is None
         ends = record.plan is not None and record.plan.ended
         for state in observed.containers:

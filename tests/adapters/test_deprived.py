@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,12 +21,12 @@ from contract import (
 )
 from deprived_kit import DeprivedBench, helper, says_started  # noqa: F401 - a fixture
 from engine_kit import IMAGE, EngineBench, EngineContract, engine_address, image  # noqa: F401 - a fixture
-from support.channels import soon
+from support.channels import PATIENCE, soon
 from support.paper_registry import PaperRegistry, serving
 
 from bridge.errors import Unsupported
 from bridge.helper.program import machine_of
-from bridge.workload import LATE, Exit, HelperUse, Observed, RestartPolicy, Role, Waiting
+from bridge.workload import LATE, HelperUse, Observed, RestartPolicy, Role, Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -59,15 +60,25 @@ class TestDeprived(EngineContract):
 
         def waits(observed: Observed) -> bool:
             state = observed.containers[0]
-            return state.restart == 1 and isinstance(state.state, Exit)
+            return state.restart == 1 and isinstance(state.state, Waiting)
 
         state = (await until(adapter, pod.identity, waits)).containers[0]
-        assert [one.code for one in (state.state, state.previous) if isinstance(one, Exit)] == [
-            4,
-            4,
-        ]
+        where = f"container=main pod={pod.identity.name}_default({pod.identity.uid})"
+        words = f"back-off 10s restarting failed {where}"
+        assert state.state == Waiting("CrashLoopBackOff", words)
+        assert state.previous is not None
+        assert state.previous.code == 4
         # The engine has one log of both runs; the latest one's is told apart.
         assert len(await log(adapter, pod.identity)) == 37
+
+    async def test_who_follows_a_run_comes_to_its_end(self, bench: Bench) -> None:
+        adapter = await bench.adapter()
+        one = container("sh", "-c", "cat /proc/sys/kernel/random/uuid; sleep 1; exit 4")
+        pod = workload(replace(one, restart_policy=RestartPolicy.ON_FAILURE))
+        await bench.launch(adapter, pod)
+        async with asyncio.timeout(PATIENCE):
+            # Of whichever run it is by now: its line, and no other run's.
+            assert len(await log(adapter, pod.identity, follow=True)) == 37
 
     async def test_who_only_looks_finds_every_run(self, bench: Bench) -> None:
         adapter = await bench.adapter()

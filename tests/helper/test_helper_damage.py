@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from bridge.errors import Invalid, NotFound
 from bridge.helper.payload import VARIABLE, Settings, encode, run_payload, tree, watch_payload
-from bridge.helper.record import LONGEST, read
-from bridge.workload import EnvVar, Exit, File, Files, Role
+from bridge.helper.record import LONGEST, parse, read
+from bridge.workload import EnvVar, Exit, File, Files, Notice, Role
 
 LINE = 120
 """Characters of a piece in these tests: a payload has several."""
@@ -250,3 +250,23 @@ def test_a_record_is_never_longer_than_the_shortest_log(make: Make, tmp_path: Pa
     messages = [one.state.message for one in record.containers if isinstance(one.state, Exit)]
     assert all(len(one) > 1000 for one in messages)
     assert sum(map(len, messages)) <= 12 * 1024
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1", "1e300", "null", '"x"'])
+def test_times_that_cannot_be_are_refused(number: str) -> None:
+    state = {"name": "m", "state": "ended", "restart": 1, "started": False, "ready": False}
+    exit_ = {"code": 1, "reason": "Error", "finished_at": 5.0, "started_at": 4.0}
+    notice = {"at": 5.0, "reason": "Killing", "message": "words"}
+    whole = {**state, "exit": exit_, "backoff": 10, "notices": [notice]}
+    record = {"uid": IDENTITY.uid, "attempt": IDENTITY.attempt, "by": "watch", "at": 6.0}
+    text = json.dumps({**record, "failed": False, "containers": [whole]})
+    sound = parse(text.encode(), IDENTITY)
+    assert sound is not None
+    assert sound.backoffs == {"m": 10}
+    assert sound.notices == (Notice(5.0, "Killing", "words", "m"),)
+    for name, value in (("at", "6.0"), ("at", "5.0"), ("finished_at", "5.0"), ("backoff", "10")):
+        damaged = text.replace(f'"{name}": {value}', f'"{name}": {number}')
+        assert damaged != text
+        if (name, number) != ("backoff", "null"):
+            with pytest.raises(Invalid):
+                parse(damaged.encode(), IDENTITY)

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helper_kit import BASE, Make, Pod, container, line_of
+from helper_kit import BASE, IDENTITY, KEY, Make, Pod, container, line_of
 
+from bridge.helper.logs import Marks
 from bridge.helper.payload import Tree, tree
 from bridge.workload import (
     EnvVar,
@@ -337,15 +339,20 @@ def test_restarts_wait_and_keep_their_count(make: Make, tmp_path: Path) -> None:
     assert state.previous is not None
     assert state.previous.code == 5
     assert state.previous.finished_at + 0.1 <= (state.state.started_at or 0)
-    pod.join("m", 0)
+    marks = Marks(KEY, IDENTITY, "m")
+    for output in pod.join("m", 0):
+        begun = [marks.number(line) for line in output.splitlines(keepends=True)]
+        assert [one for one in begun if one is not None] == [1, 2, 3]
 
 
 def test_a_container_in_its_back_off_can_be_ended(make: Make) -> None:
     pod = make(container("m", "exit 5", restart_policy=ALWAYS))
     process = pod.run("m")
-    pod.until("m", lambda said: said["state"] == "ended" and said["restart"] == 1)
+    said = pod.until("m", lambda said: said["state"] == "ended" and said["restart"] == 1)
+    assert said["backoff"] == 10
     process.terminate()
     pod.join("m", 5)
+    assert "backoff" not in pod.board("m")
 
 
 def test_a_containers_own_rules_decide(make: Make, tmp_path: Path) -> None:
@@ -446,6 +453,11 @@ def test_a_liveness_probe_has_a_container_started_anew(
     assert state.previous is not None
     assert (state.previous.code, state.previous.signal) == (143, 15)
     assert seen[:2] == ["/alive kube-probe/1.36 1"] * 2
+    told = [(one["reason"], one["message"]) for one in pod.board("m")["notices"]]
+    assert told == [
+        ("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500"),
+        ("Killing", "Container m failed liveness probe, will be restarted"),
+    ]
 
 
 def test_probes_of_each_kind_and_readiness(
@@ -498,7 +510,12 @@ def test_hooks(make: Make, tmp_path: Path) -> None:
     )
     pod.all()
     pod.until("m", lambda said: said.get("started"))
-    pod.until("n", lambda said: said.get("final"))
+    assert not pod.board("m").get("opening")
+    said = pod.until("n", lambda said: said.get("final"))
+    assert [(one["reason"], one["message"]) for one in said["notices"]] == [
+        ("FailedPostStartHook", "PostStartHook failed"),
+        ("Killing", "FailedPostStartHook"),
+    ]
     pod.running["m"].terminate()
     pod.until("m", lambda said: said.get("final"))
     assert trace.read_text().split() == ["begun", "ending", "term"]
@@ -506,6 +523,45 @@ def test_hooks(make: Make, tmp_path: Path) -> None:
     states = pod.states()
     assert isinstance(states["n"].state, Exit)
     assert states["n"].state.signal == 15
+
+
+def test_main_containers_start_one_after_another_hook_included(make: Make, tmp_path: Path) -> None:
+    hook = f"while ! test -e {tmp_path}/go; do sleep 0.02; done"
+    pod = make(
+        container("m", "sleep 60", post_start=ExecAction(("/bin/sh", "-c", hook))),
+        container("n", "exit 3"),
+    )
+    pod.all()
+    said = pod.until("m", lambda said: said["state"] == "running")
+    assert (said["opening"], said["started"], said["ready"]) == (True, False, False)
+    pod.until("n", lambda said: said["state"] == "waiting")
+    let_go = time.time()
+    (tmp_path / "go").touch()
+    begun = pod.until("m", lambda said: not said.get("opening"))
+    assert begun["started"]
+    after = pod.until("n", lambda said: said.get("final"))["exit"]
+    assert after["started_at"] > let_go
+    pod.running["m"].terminate()
+    pod.end()
+
+
+def test_a_pre_stop_hook_that_fails_or_takes_too_long_is_told(make: Make) -> None:
+    pod = make(
+        container("m", "sleep 60", pre_stop=ExecAction(("false",))),
+        container("n", "sleep 60", pre_stop=ExecAction(("sleep", "60"))),
+        container("o", "sleep 60", pre_stop=ExecAction(("true",))),
+        spec={"grace": 0.5},
+    )
+    pod.all()
+    for name, count in (("m", 1), ("n", 1), ("o", 0)):
+        pod.until(name, lambda said: said["state"] == "running")
+        pod.running[name].terminate()
+        said = pod.until(name, lambda said: said.get("final"))
+        told = [("FailedPreStopHook", "PreStopHook failed", True)] * count
+        assert [
+            (one["reason"], one["message"], one["warning"]) for one in said.get("notices", ())
+        ] == told
+    pod.end()
 
 
 @pytest.mark.parametrize(

@@ -31,15 +31,15 @@ def said(state: object, *, restart: int = 0, previous: Exit | None = None) -> Re
     return Record("watch", 5.0, (one,))
 
 
-def test_each_end_names_the_clouds_container_in_which_it_was() -> None:
+def test_each_run_names_a_container_of_its_own() -> None:
     first, second = Exit(3, 4.0, "Error", started_at=3.0), Exit(4, 6.0, "Error", started_at=5.0)
     shown = observed(
         of_cloud(main(Running(3.0))), said(second, restart=1, previous=first), final=False
     )
     (one,) = shown.containers
-    assert one.state == replace(second, container_id="cloud://1")
+    assert one.state == replace(second, container_id="cloud://1.1")
     assert one.previous == replace(first, container_id="cloud://1")
-    assert one.container_id == "cloud://1"
+    assert one.container_id == "cloud://1.1"
 
 
 def test_what_could_not_start_names_none() -> None:
@@ -82,3 +82,53 @@ def test_what_it_waits_for_is_said_by_the_cloud() -> None:
     pulls = main(Waiting("ErrImagePull", "no such image"), "")
     shown = observed(of_cloud(pulls), said(Waiting("PodInitializing")), final=False)
     assert shown.containers[0].state == pulls.state
+
+
+def test_between_two_runs_it_waits_as_at_a_kubelet() -> None:
+    ended = Exit(5, 6.0, "Error", started_at=5.0)
+    record = replace(said(ended, restart=2), backoffs={"m": 80.0})
+    (one,) = observed(of_cloud(main(Running(3.0))), record, final=False).containers
+    assert one.state == Waiting(
+        "CrashLoopBackOff",
+        "back-off 1m20s restarting failed container=m pod=pod_default(uid)",
+    )
+    assert one.previous == replace(ended, container_id="cloud://1.2")
+    assert one.restart == 2
+
+
+def test_nothing_waits_in_a_pod_whose_helper_is_gone() -> None:
+    ended = Exit(5, 6.0, "Error", started_at=5.0)
+    record = replace(said(ended, restart=2), backoffs={"m": 80.0})
+    (one,) = observed(of_cloud(main(ENDED), watch=ENDED), record, final=False).containers
+    assert one.state == replace(ended, container_id="cloud://1.2")
+
+
+def test_until_its_post_start_hook_is_over_nothing_is_told_of_a_run() -> None:
+    before = Exit(5, 4.0, "Error", started_at=3.5)
+    record = said(Running(5.0), restart=1, previous=before)
+    opening = replace(record, opening=frozenset({"m"}))
+    (one,) = observed(of_cloud(main(Running(3.0))), opening, final=False).containers
+    assert one == ContainerState(
+        "m",
+        Waiting("ContainerCreating"),
+        1,
+        replace(before, container_id="cloud://1"),
+    )
+    (one,) = observed(of_cloud(main(Running(3.0))), record, final=False).containers
+    assert one.state == Running(5.0)
+
+
+def test_until_a_helper_is_back_nothing_is_told_that_it_may_have_told_otherwise() -> None:
+    for state in (Running(3.0), ENDED):
+        shown = observed(of_cloud(main(state)), None, final=False, returning=True)
+        assert shown.containers == ()
+        assert not shown.ended
+        (one,) = observed(
+            of_cloud(main(state)), said(Running(4.0), restart=3), final=False, returning=True
+        ).containers
+        assert (one.state, one.restart) == (Running(4.0), 3)
+    pulls = main(Waiting("ErrImagePull", "no such image"), "")
+    shown = observed(of_cloud(pulls), None, final=False, returning=True)
+    assert shown.containers == (pulls,)
+    shown = observed(of_cloud(main(ENDED), watch=ENDED), None, final=False, returning=True)
+    assert isinstance(shown.containers[0].state, Exit)

@@ -25,7 +25,7 @@ from bridge.helper.keys import SERVER_NAME, Authority
 from bridge.helper.payload import Tree, tree
 from bridge.helper.tunnel import Connected, Lost, NotConnected
 from bridge.helper.tunnel import server as tunnel_server
-from bridge.workload import Exit, File, Files, Role, Running, Waiting
+from bridge.workload import ExecAction, Exit, File, Files, Role, Running, Waiting
 
 pytestmark = pytest.mark.slow
 STAYS = "exec sleep 1000"
@@ -46,6 +46,21 @@ async def test_states_come_as_they_change(make: Make, tmp_path: Path) -> None:
         assert heard - state.finished_at < 0.05
         assert isinstance(report.record.containers[1].state, Waiting)
         assert (await asyncio.to_thread(pod.end)).containers[0].state == state
+
+
+async def test_notices_come_with_the_states_and_are_not_in_the_record(make: Make) -> None:
+    async with listening() as (tunnels, address):
+        hook = ExecAction(("false",))
+        one = container("m", "sleep 1000", post_start=hook)
+        pod = make(one, tunnel=settings(address))
+        pod.all()
+        report = await state_of(tunnels, "m", lambda state: isinstance(state, Exit))
+        words = [(one.container, one.reason, one.message) for one in report.record.notices]
+        assert words == [
+            ("m", "FailedPostStartHook", "PostStartHook failed"),
+            ("m", "Killing", "FailedPostStartHook"),
+        ]
+        assert (await asyncio.to_thread(pod.end)).notices == ()
 
 
 async def test_a_run_without_a_watcher_tells_its_own_states(make: Make) -> None:

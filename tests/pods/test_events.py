@@ -75,6 +75,15 @@ def test_a_restarted_agent_tells_nothing_twice() -> None:
     assert events(manifest, None, facts(exited(102), stage=ENDED)) == []
 
 
+def test_of_what_facts_leave_out_the_record_says_what_was_told() -> None:
+    manifest = pod()
+    back = waiting("CrashLoopBackOff", "m", last_termination=exit_of(100, identifier="x://1"))
+    manifest["status"] = status(manifest, facts(back), 200)
+    assert events(manifest, None, facts()) == []
+    assert events(manifest, facts(), facts(back)) == []
+    assert events(manifest, facts(), facts(running(102, "x://2"))) == [STARTED]
+
+
 def test_why_a_container_waits() -> None:
     told = {
         "CrashLoopBackOff": (

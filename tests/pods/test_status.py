@@ -126,6 +126,17 @@ def test_running_and_ready() -> None:
     assert again == made
 
 
+def test_a_container_that_is_left_out_stays_as_it_was_recorded() -> None:
+    for told in (
+        running(restart_count=3, started=True, ready=False),
+        waiting(reason="CrashLoopBackOff", restart_count=3, last_termination=terminated(5)),
+        exited(code=5, restart_count=3),
+    ):
+        manifest = pod()
+        manifest["status"] = made = status(manifest, facts(told, pod_ips=["10.0.0.1"]), NOW)
+        assert status(manifest, facts(pod_ips=["10.0.0.1"]), NOW + 60) == made
+
+
 def test_the_nodes_address_is_told_until_the_backend_has_said_where_the_pod_is() -> None:
     manifest = pod()
     nodes = ["10.0.0.7", "fd00::7"]

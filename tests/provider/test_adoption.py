@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from support import virtual
@@ -18,7 +19,7 @@ from bridge.provider.service import Provider
 from bridge.provider.tracker import Tracker
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
-from bridge.workload import Container, Files, Identity, Observed, Workload
+from bridge.workload import Container, Files, Identity, Notice, Observed, Workload
 
 MIB = 1 << 20
 RECORDED = pod_pb2.Recorded(backend="paper", started=True)
@@ -119,6 +120,34 @@ def test_contents_that_changed_while_nobody_looked_are_put_in_force() -> None:
             for _ in range(2):
                 await provider.create_pod(with_file(b"newest", recorded=RECORDED))
             assert spy.files == [b"new", b"newest"]
+
+    virtual.run(story())
+
+
+def test_what_befell_a_pod_is_told_by_one_provider_only() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(1000, 0))
+
+        def befalls(words: str) -> None:
+            (key,) = sky.pods
+            more = Notice(virtual.clock(), "Unhealthy", words, "c", warning=True)
+            sky.pods[key] = replace(sky.pods[key], notices=(*sky.pods[key].notices, more))
+            sky.tell(key)
+
+        async with life(sky) as (provider, watcher, _, _):
+            await provider.create_pod(asked(a_pod()))
+            await watcher.until("one", runs)
+            befalls("first")
+            (told,) = (await watcher.until("one", lambda facts: bool(facts.notices))).notices
+            assert (told.reason, told.message, told.container) == ("Unhealthy", "first", "c")
+            assert told.warning
+        await asyncio.sleep(1)
+        async with life(sky) as (_, watcher, _, _):
+            assert not (await watcher.until("one", runs)).notices
+            await asyncio.sleep(1)
+            befalls("second")
+            facts = await watcher.until("one", lambda facts: bool(facts.notices))
+            assert [one.message for one in facts.notices] == ["second"]
 
     virtual.run(story())
 

@@ -178,10 +178,6 @@ class Strict(PaperAdapter):
     capabilities: ClassVar = {"spec": YES}
 
 
-def request_of(manifest: Any) -> Any:
-    return pb.UpdatePodRequest(manifest=orjson.dumps(manifest))
-
-
 def test_resources_where_they_mean_nothing_and_where_they_cannot_change() -> None:
     def asked(*containers: dict[str, Any]) -> tuple[Any, Any]:
         manifest = {"metadata": {}, "spec": {"containers": list(containers)}}
@@ -189,7 +185,7 @@ def test_resources_where_they_mean_nothing_and_where_they_cannot_change() -> Non
 
     cloud = Cloud(virtual.clock)
     before, workload = asked(sized("1"))
-    record = Record(WHO, request=request_of(before), workload=workload)
+    record = Record(WHO, text=orjson.dumps(before), workload=workload)
     change = assess(record, Unmeasured(cloud), *asked(sized("2")))
     assert (change.resized, change.restarted) == ((), ())
     with pytest.raises(Unsupported) as error:
@@ -202,7 +198,7 @@ def test_resources_where_they_mean_nothing_and_where_they_cannot_change() -> Non
     assess(record, Strict(cloud), *asked(sized("1000m")))
     policy = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
     before, workload = asked(sized("1", resizePolicy=policy))
-    record = Record(WHO, request=request_of(before), workload=workload)
+    record = Record(WHO, text=orjson.dumps(before), workload=workload)
     change = assess(record, Strict(cloud), *asked(sized("2", resizePolicy=policy)))
     assert [one.name for one in change.restarted] == ["c"]
 

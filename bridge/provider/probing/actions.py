@@ -1,6 +1,7 @@
 """Runs one action of a probe or hook against a container, over what its adapter offers.
 
-As pkg/probe and pkg/kubelet/lifecycle do it. Nothing here decides what a result means.
+As pkg/probe and pkg/kubelet/lifecycle do it. Nothing here decides what a result means. What speaks
+HTTP and gRPC is imported with the first action that needs it: most providers never do.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from enum import Enum
 
 from bridge import adapter as seam
 from bridge.errors import BridgeError, Unsupported
-from bridge.provider.probing.grpc_health import check
-from bridge.provider.probing.http_get import NotTls, Redirected, get
 from bridge.workload import (
     Action,
     ExecAction,
@@ -74,6 +73,8 @@ async def probe(target: Target, action: Action, timeout: float) -> Outcome:
         case TcpAction(port):
             return await _tcp(target, port, timeout)
         case GrpcAction(port, service):
+            from bridge.provider.probing.grpc_health import check  # noqa: PLC0415 - see above
+
             healthy, message = await check(target, port, service, timeout)
             return Outcome(Result.SUCCESS if healthy else Result.FAILURE, message)
     return Outcome(Result.UNKNOWN, "not an action of a probe")
@@ -134,6 +135,8 @@ async def _tcp(target: Target, port: int, timeout: float) -> Outcome:
 
 
 async def _http(target: Target, action: HttpAction, timeout: float) -> Outcome:
+    from bridge.provider.probing.http_get import Redirected, get  # noqa: PLC0415 - see above
+
     where = f'Get "{action.scheme.lower()}://{target.address}:{action.port}{action.path}"'
     try:
         async with asyncio.timeout(timeout):
@@ -152,6 +155,8 @@ async def _http(target: Target, action: HttpAction, timeout: float) -> Outcome:
 
 
 async def _http_hook(target: Target, action: HttpAction) -> bool:
+    from bridge.provider.probing.http_get import NotTls, Redirected, get  # noqa: PLC0415 - see above
+
     try:
         await get(target, action, "kube-lifecycle")
     except NotTls:

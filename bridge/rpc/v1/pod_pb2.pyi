@@ -714,7 +714,10 @@ class PodFacts(_message.Message):
 
     @_builtins.property
     def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerFacts]:
-        """Its containers: init, regular and ephemeral, in the manifest's order where it is known."""
+        """Its containers: init, regular and ephemeral, in the manifest's order where it is known. One
+        that is not here stays as it was told last, or as Kubernetes recorded it: how it is now is not
+        known yet.
+        """
 
     @_builtins.property
     def pod_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
