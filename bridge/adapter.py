@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from enum import StrEnum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from bridge.errors import Violation
 from bridge.workload import Container, Files, Identity, Observed, Workload
@@ -270,6 +272,96 @@ class Stats(Protocol):
 
     async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
         """By pod UID; pods whose usage is not known are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What one pod costs at a backend, in US dollars, at list prices.
+
+    Sizes by Kubernetes' resource names: cpu in millicores, memory and ephemeral-storage in bytes.
+    """
+
+    account: str
+    region: str
+    requested: Mapping[str, int]
+    billed: Mapping[str, int]
+    """What the backend makes of that: its own sizes, rounded up."""
+    hourly: Decimal | None
+    """While it runs; None: the price is not known."""
+    priced_on: date | None = None
+    """When the price was read."""
+    source: str = ""
+    """Where: an address that people can look at."""
+    least: float = 0.0
+    """Seconds that are billed at least."""
+    around: float = 0.0
+    """Seconds beside those in which containers run that may be billed at most: images' download."""
+    spot: bool = False
+    """It may be taken away, and its price changes."""
+    words: str = ""
+    """What else makes up the price, or why it is not known: "Linux/ARM64, a public address"."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """Bills for what runs there. A backend without this ability is free to whoever uses it."""
+
+    def quote(self, workload: Workload) -> Quote:
+        """What the pod would cost. Once the adapter is open; asks nobody."""
+
+    async def refresh_prices(self) -> str:
+        """Reads today's prices from the cloud and keeps them in the user's cache; what was read, in
+        words. Unauthorized, Unavailable."""
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, and should be mended."""
+    PROBLEM = "problem"
+    """Pods cannot run, or something of them is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at in an account."""
+
+    severity: Severity
+    subject: str
+    """What it is about: `subnet subnet-0123`, `permissions`."""
+    message: str
+    remedy: str = ""
+    """What mends it, to be copied: a command, or an IAM statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What an account has for a backend of one type: `podbridge init` makes a configuration of it.
+
+    The module of such a type has `CLOUD`, the word that people type, and a coroutine function
+    `survey(region, endpoint)` that reads and changes nothing. Empty arguments: the SDK's own.
+    """
+
+    who: str
+    """Whose account, and by which identity it was read."""
+    settings: Sequence[tuple[str, Any, str]]
+    """(key of the backend, value, why: a comment), in the order in which they are written."""
+    missing: Sequence[Finding] = ()
+    """What is not there, each with what makes it."""
+    complete: bool = True
+    """Whether the settings hold once what is missing is made: False where its ID is known only
+    then."""
+
+
+@runtime_checkable
+class Verifies(Protocol):
+    """Can say beforehand what of its account would stand in a pod's way."""
+
+    async def verify(self) -> Sequence[Finding]:
+        """Looks at everything that pods need, and changes nothing. Takes no `open`: what keeps it
+        from opening is among what is found. Unauthorized, Unavailable: nothing can be looked at."""
 
 
 ABILITIES: Mapping[str, type] = {

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import stat
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bridge.config import (
     duration,
     find,
     load,
+    money,
     schema,
     set_value,
 )
@@ -437,3 +439,36 @@ def test_an_edit_is_whole_or_refused(tmp_path_factory: Any, key: str, value: str
     else:
         assert all(line in path.read_text() for line in TEXT.splitlines() if line.startswith("#"))
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("10", "10"),
+        ("$0.50", "0.50"),
+        (0, "0"),
+        (2.5, "2.5"),
+        (" 7 ", "7"),
+        ("0.000001", "0.000001"),
+    ],
+)
+def test_money_is_exact(value: object, expected: str) -> None:
+    assert money(value) == Decimal(expected)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "ten", "-1", "1e3", "1,000", "0.0000001", True, None, [], "€5"]
+)
+def test_what_is_no_money(value: object) -> None:
+    with pytest.raises(ValueError, match="allowed: US dollars, 0 or more"):
+        money(value)
+
+
+def test_when_a_run_is_asked_about(tmp_path: Path) -> None:
+    assert read(written(tmp_path, "max_run: 1h\n")).confirm_above == Decimal(10)
+    config = read(written(tmp_path, "confirm_above: $2.50\n"))
+    assert config.confirm_above == Decimal("2.50")
+    assert config.to_dict()["confirm_above"] == "2.50"
+    wrong = messages("confirm_above: much\n")
+    allowed = 'US dollars, 0 or more, with at most 6 decimals ("10", "$0.50")'
+    assert wrong == [f'podbridge.yaml: confirm_above: found string "much"; allowed: {allowed}']

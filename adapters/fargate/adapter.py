@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from adapters.fargate import capabilities, check, names, observe
+from adapters.fargate import capabilities, check, names, observe, prices
+from adapters.fargate import quote as quotes
+from adapters.fargate import verify as verification
 from adapters.fargate.clients import FAMILIES, Clients
 from adapters.fargate.definitions import Definitions
 from adapters.fargate.hints import Hints
@@ -28,7 +30,7 @@ from adapters.fargate.prepare import Preparation
 from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
 from adapters.fargate.watch import Watch
-from bridge.adapter import Channel, LogOptions, Rate, Support, Usage
+from bridge.adapter import Channel, Finding, LogOptions, Quote, Rate, Support, Usage
 from bridge.errors import NotFound, Unsupported, Violation
 from bridge.helper import state
 from bridge.helper.hosting import SLACK, Door, Hosting
@@ -128,6 +130,18 @@ class Adapter:
     def check(self, workload: Workload) -> Sequence[Violation]:
         """What cannot be done of it here."""
         return check.check(workload, self._options)
+
+    def quote(self, workload: Workload) -> Quote:
+        """What its task would cost. Invalid: none can be that large."""
+        return quotes.quote(workload, self._options, self._clients.region)
+
+    async def refresh_prices(self) -> str:
+        """Reads the region's prices from the AWS Price List. Unauthorized, Unavailable."""
+        return await asyncio.to_thread(prices.refresh, self._clients.region)
+
+    async def verify(self) -> Sequence[Finding]:
+        """What of the account would stand in pods' way. Unauthorized, Unavailable."""
+        return await verification.verify(self._options)
 
     def _run(self, order: Order) -> Json:
         """RunTask's arguments that are the same for all pods."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore import exceptions as sdk
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from adapters.fargate.errors import translated
 from bridge.adapter import Rate
@@ -61,7 +63,8 @@ class Clients:
     """All clients of one backend. Calls raise only our own errors."""
 
     def __init__(self, region: str, endpoint: str, threads: int) -> None:
-        self._region = region or None
+        # The SDK itself knows only the second; the AWS CLI and the other SDKs know the first too.
+        self._region = region or os.environ.get("AWS_REGION") or None
         self._endpoint = endpoint or None
         self._count = threads
         self._threads = ThreadPoolExecutor(threads, "fargate")
@@ -111,7 +114,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(pool, lambda: then(method(**given)))
-        except (sdk.ClientError, sdk.BotoCoreError) as error:
+        except (sdk.ClientError, sdk.BotoCoreError, ResponseParserError) as error:
             found = translated(error, _shown(service, action), changes=_changes(action))
             if isinstance(found, Throttled):
                 for one in buckets:

@@ -17,12 +17,13 @@ from bridge.errors import BridgeError, Invalid, Unsupported, Violation
 from bridge.local import clusterless
 
 if TYPE_CHECKING:
-    from bridge.adapter import Adapter
+    from bridge.adapter import Adapter, Quote
     from bridge.config import BackendConfig
     from bridge.local.manifests import Loaded, Objects
     from bridge.local.store import Store
     from bridge.pods import Manifest
     from bridge.provider.capabilities import Assessment
+    from bridge.workload import Workload
 
 OPENING = 60.0
 """Seconds that a backend may take to say what it has: an engine that is busy takes some twenty."""
@@ -43,6 +44,12 @@ class Verdict:
     """What will be different: `field: words`, with the file."""
     problem: str = ""
     """Why the backend itself could not be asked: its fields were judged by its table alone."""
+    workload: Workload | None = None
+    """One of its pods; None where it makes none that can be."""
+    quote: Quote | None = None
+    """What that pod costs; None: the backend bills nothing, or could not be asked."""
+    bills: bool = False
+    """Whether the backend bills for what runs there."""
 
     @property
     def possible(self) -> bool:
@@ -102,7 +109,12 @@ def eligible_for(loaded: Loaded, backends: Sequence[BackendConfig]) -> list[str]
     from bridge.provider.registry import module
 
     places = [
-        Place(one.name, one.type, simulated=module(one.type).Adapter.simulated) for one in backends
+        Place(
+            one.name,
+            one.type,
+            simulated=one.simulated or module(one.type).Adapter.simulated,
+        )
+        for one in backends
     ]
     return [place.name for place in eligible(places, wanted(pod_template(loaded.obj)))]
 
@@ -141,14 +153,25 @@ async def _ask(
     try:
         out = []
         for loaded, pod in wanted:
-            found = await _assessment(store, config, adapter, pod, opened=not problem)
+            found, workload = await _assessment(store, config, adapter, pod, opened=not problem)
             more = (*found.approximations, *clusterless.ignored(pod))
-            found = replace(found, approximations=more)
-            out.append(_verdict(config, adapter, loaded, found, problem))
+            verdict = _verdict(config, adapter, loaded, replace(found, approximations=more))
+            out.append(_priced(replace(verdict, problem=problem, workload=workload), adapter))
         return out
     finally:
         if not problem:
             await adapter.close()
+
+
+def _priced(verdict: Verdict, adapter: Adapter) -> Verdict:
+    """With what the pod costs there, where the backend bills."""
+    from bridge.adapter import Priced
+
+    if not isinstance(adapter, Priced):
+        return verdict
+    asked = verdict.possible and not verdict.problem and verdict.workload is not None
+    quote = adapter.quote(verdict.workload) if asked and verdict.workload else None
+    return replace(verdict, bills=True, quote=quote)
 
 
 def _say_waiting(backend: str) -> None:
@@ -157,8 +180,8 @@ def _say_waiting(backend: str) -> None:
 
 async def _assessment(
     store: Store, config: BackendConfig, adapter: Adapter, pod: Manifest, *, opened: bool
-) -> Assessment:
-    """What a backend makes of one pod."""
+) -> tuple[Assessment, Workload | None]:
+    """What a backend makes of one pod, and the pod as it would get it."""
     from bridge.agent.request import Builder, identity, missing
     from bridge.provider import capabilities
     from bridge.provider.placement import Place, candidates
@@ -167,14 +190,14 @@ async def _assessment(
 
     if own := tuple(clusterless.refused(pod)):
         table = capabilities.assess(adapter, pod)
-        return capabilities.Assessment(table.violations + own, table.approximations)
+        return capabilities.Assessment(table.violations + own, table.approximations), None
     try:
         request = await Builder(store).create(pod, identity(store.id, store.node, pod), time.time())
         if words := missing(request):
-            return capabilities.Assessment((Violation("", words),))
+            return capabilities.Assessment((Violation("", words),)), None
         workload = translate(request, pod, start_time=None)
     except BridgeError as error:
-        return capabilities.Assessment(error.violations or (Violation("", error.message),))
+        return capabilities.Assessment(error.violations or (Violation("", error.message),)), None
     if opened:
         found = capabilities.judge(adapter, pod, workload)
     else:
@@ -185,19 +208,17 @@ async def _assessment(
         candidates([place], {config.name: found}, pod_request(workload))
     except Unsupported as error:
         sized = tuple(replace(one, source="") for one in error.violations)
-        return capabilities.Assessment(sized, found.approximations)
-    return found
+        return capabilities.Assessment(sized, found.approximations), workload
+    return found, workload
 
 
 # Between an object and its pods.
 
 
-def _verdict(
-    config: BackendConfig, adapter: Adapter, loaded: Loaded, found: Assessment, problem: str
-) -> Verdict:
+def _verdict(config: BackendConfig, adapter: Adapter, loaded: Loaded, found: Assessment) -> Verdict:
     return Verdict(
         config.name,
-        adapter.simulated,
+        adapter.simulated or config.simulated,
         loaded,
         tuple(
             Violation(_field(loaded, one.field), one.message, loaded.source)
@@ -208,7 +229,6 @@ def _verdict(
             for field, words in found.approximations
             if not _made(loaded.obj, field)
         ),
-        problem,
     )
 
 

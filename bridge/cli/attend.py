@@ -46,6 +46,8 @@ class Manner:
     junit: Path | None = None
     exit_code_from: str = ""
     """POD or POD/CONTAINER whose exit code is the command's."""
+    forgets: bool = False
+    """Whether the run is forgotten when it is over, as where it ran will be gone."""
     leaves: bool = False
     """Whether a signal only leaves: whoever came back to a run did not begin it."""
 
@@ -80,7 +82,8 @@ async def attend(
             )
         )
         accompanying = asyncio.create_task(beside(session)) if beside else None
-        deleted = False
+        deleted = manner.forgets
+        view.model.deleted = manner.forgets
         try:
             outcome = await session.attend()
             await showing
@@ -95,7 +98,9 @@ async def attend(
             elif manner.exit_code_from:
                 code = exit_code_of(manner.exit_code_from, session.store.pods.values(), code)
             await conclude(run, view, provider, manner, code)
-            deleted = session.deleted or (run.deleting and await _delete_rest(run, provider))
+            deleted = (
+                deleted or session.deleted or (run.deleting and await _delete_rest(run, provider))
+            )
         finally:
             ours = [task for task in (showing, accompanying) if task is not None]
             for task in ours:

@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "See it work: no account, no cluster",
     "run": "Run pods and Jobs from manifests, or one command, to their end",
     "check": "Which backends can run these manifests, and what each refuses",
+    "plan": "Where these manifests would run, and the most they can cost",
     "ps": "List runs",
     "get": "List pods, jobs or events of runs",
     "describe": "Everything about one run, job or pod, and why it waits",
@@ -33,6 +34,7 @@ COMMANDS = {
     "attach": "Come back to a run without losing a line",
     "wait": "Wait until a run is over; exit as the run does",
     "delete": "Stop a run and remove what is left of it",
+    "init": "Write a configuration from what a cloud account has",
     "backends": "List the backends and what they can do",
     "config": "Show, check and change the configuration",
     "up": "Join a cluster as a virtual node, with a provider of its own",
@@ -54,6 +56,7 @@ First steps:
   podbridge run hello --on process -- echo hi     one command, as a pod
   podbridge run -f job.yaml --on process          your own manifests
   podbridge check -f job.yaml                     what each backend would say
+  podbridge plan -f job.yaml                      where it would run, and what it can cost
 """
 
 

@@ -42,6 +42,12 @@ def format_option(*formats: str) -> Callable[[_F], _F]:
     )
 
 
+def simulate_option(command: _F) -> _F:
+    """The option `--simulate`, as the parameter `simulate`."""
+    words = "On a simulated cloud, which ends with this command: no account, no configuration."
+    return click.option("--simulate", is_flag=True, help=words)(command)
+
+
 # Tables.
 
 

@@ -38,6 +38,19 @@ def load_config(file: str | None, **flags: Any) -> Config:
     return load(Path(file) if file else None, os.environ, given, options_model=options_model)
 
 
+def config_file(named: str | None) -> Path:
+    """The file that is read, or would be written."""
+    from bridge.config import CONFIG_VARIABLE, find
+
+    if chosen := named or os.environ.get(CONFIG_VARIABLE):
+        return Path(chosen)
+    if found := find(os.environ):
+        return found
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    base = Path(home) if home.startswith("/") else Path.home() / ".config"
+    return base / "podbridge" / "config.yaml"
+
+
 def choose_backends(config: Config, on: str | None) -> tuple[BackendConfig, ...]:
     """The configured backends that `--on` names (names or bare types, with commas), or all.
 
@@ -140,12 +153,21 @@ class Target:
     config: str | None = None
     """The configuration file that was named, for what is not kept with a run: keys."""
 
+    @property
+    def simulated(self) -> bool:
+        """Whether its clouds are simulators, which end with the process that began the run."""
+        return any(one.simulated for one in self.backends)
+
     def remember(self) -> dict[str, Any]:
         """What a run keeps, so that whoever attends it later finds the same place."""
         return {
             "provider": self.provider,
             "backends": [
-                {"config": one.model_dump(mode="json"), "options": _plain(one.options)}
+                {
+                    "config": one.model_dump(mode="json"),
+                    "options": _plain(one.options),
+                    **({"simulated": True} if one.simulated else {}),
+                }
                 for one in self.backends
             ],
             "max_run": self.max_run,
@@ -230,7 +252,9 @@ def target_of(run: Run) -> Target:
 
     kept = run.wanted.options
     backends = [
-        BackendConfig.model_validate(one["config"]).with_options(one["options"])
+        BackendConfig.model_validate(one["config"]).with_options(
+            one["options"], simulated=one.get("simulated", False)
+        )
         for one in kept["backends"]
     ]
     # Keys are not kept with a run: they are read again from where the configuration says.
@@ -260,6 +284,10 @@ async def delete_run(run: Run) -> None:
 
     run.order_deletion()
     target = target_of(run)
+    if target.simulated:
+        # Its cloud ended with whoever attended it, and all that was there.
+        run.remove()
+        return
     if target.provider is not None:
         await reachable(target)
     async with provider_of(target) as provider:

@@ -18,7 +18,7 @@ from bridge.config.models import (
     Tls,
     schema,
 )
-from bridge.config.values import SecretRef, duration, nearest
+from bridge.config.values import SecretRef, duration, money, nearest
 
 __all__ = [
     "API_VERSION",
@@ -36,6 +36,7 @@ __all__ = [
     "duration",
     "find",
     "load",
+    "money",
     "nearest",
     "schema",
     "set_value",

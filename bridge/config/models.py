@@ -7,6 +7,7 @@ import inspect
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from bridge.config.values import (
     Duration,
     FilePath,
     Label,
+    Money,
     SecretRef,
     Size,
 )
@@ -81,6 +83,12 @@ class BackendConfig(_Strict):
     """The same for memory ("16Gi"; held in bytes). Default: none."""
 
     _options: Any = PrivateAttr(default=None)
+    _simulated: bool = PrivateAttr(default=False)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the cloud there is a simulator, whatever the adapter is made for."""
+        return self._simulated
 
     @property
     def options(self) -> Any:
@@ -95,10 +103,11 @@ class BackendConfig(_Strict):
         limits = {"pods": self.max_pods, "cpu": self.cpu, "memory": self.memory}
         return {name: limit for name, limit in limits.items() if limit is not None}
 
-    def with_options(self, options: Any) -> BackendConfig:
-        """The same backend with these options of its type."""
+    def with_options(self, options: Any, *, simulated: bool = False) -> BackendConfig:
+        """The same backend with these options of its type; `simulated`: those of a simulator."""
         made = self.model_copy()
         made._options = options
+        made._simulated = simulated
         return made
 
 
@@ -111,6 +120,9 @@ class Config(_Strict):
     """How long a pod may run at most ("24h", or seconds): every launch carries this stop, which
     works without us; activeDeadlineSeconds only shortens it. Default 24h: a forgotten pod costs at
     most one day."""
+    confirm_above: Money = Decimal(10)
+    """US dollars ("10", "$0.50") that a run may cost at the most before `podbridge run` asks; what
+    nobody can bound is asked about too. Default 10: less is lost by waiting for an answer."""
     provider: Provider = Provider()
     """The provider as a process of its own. Default: as its fields say."""
     backends: tuple[BackendConfig, ...] = ()

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,6 +133,18 @@ def _quantity(value: object) -> str | int | float:
     raise ValueError(f"found {shown(value)}; allowed: {quantity.ALLOWED}")
 
 
+MONEY_ALLOWED = 'US dollars, 0 or more, with at most 6 decimals ("10", "$0.50")'
+
+
+def money(value: object) -> Decimal:
+    """US dollars, exact: "10", "$0.50", 10."""
+    if isinstance(value, (str, int, float, Decimal)) and not isinstance(value, bool):
+        text = str(value).strip().removeprefix("$")
+        if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", text, re.ASCII):
+            return Decimal(text)
+    raise ValueError(f"found {shown(value)}; allowed: {MONEY_ALLOWED}")
+
+
 def path(value: object) -> Path:
     """A file's path, `~` expanded; a relative one counts from the working directory."""
     if not isinstance(value, str) or not value or "\0" in value:
@@ -212,6 +225,8 @@ Cores = Annotated[int, BeforeValidator(cores), _TEXT_OR_NUMBER]
 """Millicores."""
 Size = Annotated[int, BeforeValidator(size), _TEXT_OR_NUMBER]
 """Bytes."""
+Money = Annotated[Decimal, BeforeValidator(money), _TEXT_OR_NUMBER]
+"""US dollars."""
 Label = Annotated[str, BeforeValidator(label), WithJsonSchema({"type": "string"})]
 Address = Annotated[str, BeforeValidator(address), WithJsonSchema({"type": "string"})]
 FilePath = Annotated[Path, BeforeValidator(path), WithJsonSchema({"type": "string"})]

@@ -1,8 +1,9 @@
 """Runs on disk: what is wanted, and what cannot change any more. The truth about the rest is in the
 backends.
 
-`<state>/runs/<name>/` holds `run.json` (what was asked for), `ended.jsonl` (pods that were deleted
-on purpose and must never run again), `end.json` (how it stood when it was over), `deleting` (its
+`<state>/runs/<name>/` holds `run.json` (what was asked for), `prices.json` (what a pod costs an
+hour, where that is not free), `ended.jsonl` (pods that were deleted on purpose and must never run
+again), `end.json` (how it stood when it was over), `deleting` (its
 deletion was ordered), `lock` (held by the process that attends it) and `control.sock` (where that
 process listens).
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from bridge.cost.tariff import FREE, Tariff
 from bridge.errors import Invalid, NotFound, Violation
 from bridge.pods import Manifest
 
@@ -230,6 +232,18 @@ class Run:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return found
+
+    def record_prices(self, tariff: Tariff) -> None:
+        """Notes the prices that held when it began."""
+        with _private(self.folder / "prices.json") as handle:
+            json.dump(tariff.to_json(), handle)
+
+    def prices(self) -> Tariff:
+        """Those prices; `FREE` where none were noted."""
+        try:
+            return Tariff.from_json(json.loads((self.folder / "prices.json").read_text()))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return FREE
 
     def remove(self) -> None:
         """Forgets the run, where nothing of it is left at any backend. Only for who attends it.

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from jobs_kit import INDEX, World, a_job
 
 from bridge.local.jobs import SERIAL_ANNOTATION, Decision, reconcile
+from bridge.local.jobs.extent import extent
+from bridge.local.jobs.model import JobView
 from bridge.pods import Manifest
 
 IGNORE_7 = {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [7]}}]}
@@ -92,8 +94,9 @@ def check(world: World, *, deletions: bool) -> None:
         if spec["podReplacementPolicy"] == "Failed" or not deletions:
             running = [world.pods[uid]["metadata"]["annotations"][INDEX] for uid in world.running()]
             assert len(set(running)) == len(running)
-    if spec.get("completions") is not None:
-        assert len(pods) <= spec["completions"] + spec["backoffLimit"]
+    most = extent(JobView.of(world.job)).pods
+    assert most is not None
+    assert len(pods) <= most
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +36,11 @@ def command(
     name: str, *, logs: Any, timeout: str | None, output: Any, quiet: bool, junit: Path | None
 ) -> int:
     """Come back to a run without losing a line; exit as the run does."""
+    from bridge.cli.asked import seconds_of
     from bridge.cli.attend import Manner
-    from bridge.cli.launch import seconds_of, start_in_background
+    from bridge.cli.launch import start_in_background
     from bridge.cli.select import find_run
-    from bridge.cli.view import make_view
+    from bridge.cli.view import view_of
     from bridge.cli.watch import watch
     from bridge.cli.wiring import target_of
     from bridge.errors import Unavailable
@@ -52,16 +52,19 @@ def command(
         check_writable(junit)
     manner = Manner(logs, seconds_of(timeout), junit, leaves=True)
     target = target_of(run)
+    if run.attendant is None and target.simulated:
+        words = "its simulated cloud ended with the command that began it"
+        raise Unavailable(f"run {name}: {words}; podbridge delete {name} forgets it")
     if run.attendant is None:
         if run.deleting or _is_over(run):
-            view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
+            view = view_of(run, output, quiet=quiet)
             try:
                 if run.attend():
                     return asyncio.run(_show_again(run, target, view, manner))
             finally:
                 view.close()
         start_in_background(run, target, Manner())
-    view = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
+    view = view_of(run, output, quiet=quiet)
     try:
         return asyncio.run(watch(run, view, manner))
     except Unavailable:

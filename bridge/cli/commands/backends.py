@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.output import format_option
+from bridge.cli.output import format_option, simulate_option
 from bridge.errors import BridgeError, Invalid, Violation
 
 if TYPE_CHECKING:
+    from bridge.cli.testing import Canary
     from bridge.config import BackendConfig, Config
 
 OPENING = 30.0
@@ -25,9 +26,13 @@ Examples:
   podbridge backends -o wide                     with what makes each pod different there
   podbridge backends process --capabilities      how well it does each field of a pod
   podbridge backends process --capabilities -o json
+  podbridge backends --verify                    permissions, IDs, quotas; and what mends them
+  podbridge backends fargate --canary            one pod that exits 7, for a fraction of a cent
+  podbridge backends fargate --canary --simulate
 
 Types that need no configuration are there by themselves; the others are configured:
-podbridge config schema says how.
+podbridge config schema says how. Exit code of --verify: 3 where pods cannot run; of --canary: 1
+where something of it went wrong, 3 where it could not be sent.
 """
 
 
@@ -60,27 +65,73 @@ class _Seen:
 @click.command(epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--capabilities", is_flag=True, help="How well NAME does each field of a pod.")
+@click.option("--verify", is_flag=True, help="What in the account would stand in pods' way.")
+@click.option("--canary", is_flag=True, help="Run one pod that exits 7: its code, log, clean-up.")
+@click.option("--image", metavar="IMAGE", help="For --canary: an image with /bin/sh.")
+@click.option("--yes", is_flag=True, help="For --canary: send it whatever it can cost.")
+@simulate_option
 @format_option("json", "yaml", "wide", "name")
 @click.pass_obj
 def command(
-    obj: dict[str, str | None], *, name: str | None, capabilities: bool, output: str | None
-) -> None:
+    obj: dict[str, str | None],
+    *,
+    name: str | None,
+    capabilities: bool,
+    verify: bool,
+    canary: bool,
+    image: str | None,
+    yes: bool,
+    simulate: bool,
+    output: str | None,
+) -> int:
     """List the backends and what they can do."""
+    from bridge.cli.simulation import simulation
+    from bridge.cli.spending import Limits
+    from bridge.cli.testing import Canary
     from bridge.cli.wiring import bare_backends, choose_backends, load_config
 
     config = load_config(obj["config"])
+    if verify or canary:
+        limits = Limits(None, config.confirm_above, yes=yes)
+        asked = Canary(image, limits, config.max_run) if canary else None
+        if simulate:
+            with simulation(config, name) as simulated:
+                return _test(simulated, asked, output)
+        return _test(_named(config, name), asked, output)
     if capabilities:
         if name is None:
             raise Invalid(violations=[Violation("--capabilities", "needs a backend's name")])
         (backend,) = choose_backends(config, name)
         _print_capabilities(backend, output)
-        return
-    if name is not None:
+        return 0
+    if simulate:
+        with simulation(config, name) as simulated:
+            seen = asyncio.run(_look(simulated, config))
+    elif name is not None:
         seen = asyncio.run(_look(choose_backends(config, name), config))
     else:
         backends = (*config.backends, *bare_backends(config))
         seen = [*asyncio.run(_look(backends, config)), *_unconfigured(backends)]
     _print(seen, output, single=name is not None)
+    return 0
+
+
+def _named(config: Config, name: str | None) -> Sequence[BackendConfig]:
+    """The named ones, or all that are configured."""
+    from bridge.cli.wiring import choose_backends
+
+    if name is None and not config.backends:
+        words = "required with --verify and --canary, as no backend is configured"
+        raise Invalid(violations=[Violation("NAME", words)])
+    return choose_backends(config, name)
+
+
+def _test(backends: Sequence[BackendConfig], canary: Canary | None, output: str | None) -> int:
+    from bridge.cli.testing import send_canaries, tell_canaries, tell_verified, verify
+
+    if canary is not None:
+        return tell_canaries(send_canaries(backends, canary, output), output)
+    return tell_verified(asyncio.run(verify(backends)), output)
 
 
 async def _look(backends: Sequence[BackendConfig], config: Config) -> list[_Seen]:
@@ -107,13 +158,15 @@ async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
         message = error.message
     if not message and adapter.simulated:
         message = "simulated: nothing really runs"
+    elif not message and backend.simulated:
+        message = "simulated: nothing is billed"
     return _Seen(
         backend.name,
         backend.type,
         ready=pods is not None,
         message=message,
         configured=backend in config.backends,
-        simulated=adapter.simulated,
+        simulated=adapter.simulated or backend.simulated,
         pods=pods,
         limits=tuple(backend.limits.items()),
         abilities=tuple(abilities(adapter)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.cli.assess import Verdict, assess, eligible_for
-from bridge.cli.output import format_option
+from bridge.cli.output import format_option, simulate_option
 from bridge.errors import Invalid, Violation
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _EXAMPLES = """
 Examples:
   podbridge check -f job.yaml                    every backend that there is
   podbridge check -f manifests/ --on process     can this one run all of it?
+  podbridge check -f job.yaml --on fargate --simulate
   kubectl kustomize overlays/ci | podbridge check -f - -o json
 
 \b
@@ -43,20 +44,36 @@ named); 2: none can. A backend on which nothing really runs counts only where --
     help="Manifests: Pod, Job, CronJob, with ConfigMaps and Secrets beside them.",
 )
 @click.option("--on", metavar="BACKEND", help="Only these backends: names or types, with commas.")
+@simulate_option
 @format_option("text", "json")
 @click.pass_obj
 def command(
-    obj: dict[str, str | None], *, files: tuple[str, ...], on: str | None, output: str | None
+    obj: dict[str, str | None],
+    *,
+    files: tuple[str, ...],
+    on: str | None,
+    simulate: bool,
+    output: str | None,
 ) -> int:
     """Which backends can run these manifests, and what each refuses."""
+    from bridge.cli.simulation import simulation
     from bridge.cli.wiring import load_config
     from bridge.local.manifests import load
 
     objects = load(files, sys.stdin.buffer if "-" in files else None)
-    backends = _backends(load_config(obj["config"]), on)
+    config = load_config(obj["config"])
+    if simulate:
+        with simulation(config, on) as simulated:
+            return _check(objects, simulated, output, named=True)
+    return _check(objects, _backends(config, on), output, named=on is not None)
+
+
+def _check(
+    objects: Objects, backends: Sequence[BackendConfig], output: str | None, *, named: bool
+) -> int:
     verdicts = asyncio.run(assess(objects, backends))
     _require_names(objects, backends, verdicts)
-    able = _able(verdicts, backends, named=on is not None)
+    able = _able(verdicts, backends, named=named)
     if output == "json":
         from bridge.cli.output import print_value
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bridge.cli.output import format_option
+from bridge.cli.wiring import config_file
 
 if TYPE_CHECKING:
     from bridge.config import Config
@@ -101,7 +101,7 @@ def set_(obj: dict[str, str | None], *, key: str, value: str) -> None:
     from bridge.config import set_value
     from bridge.provider.registry import options_model
 
-    file = _file(obj)
+    file = config_file(obj["config"])
     set_value(file, key, value, options_model=options_model)
     click.echo(f"{file}: {key} is set", err=True)
     if overriding := _variable(key):
@@ -114,7 +114,7 @@ def set_(obj: dict[str, str | None], *, key: str, value: str) -> None:
 @click.pass_obj
 def path(obj: dict[str, str | None]) -> None:
     """Print the file that is read and written."""
-    file = _file(obj)
+    file = config_file(obj["config"])
     print(file)
     if not file.exists():
         click.echo("it does not exist yet: defaults are in force", err=True)
@@ -125,7 +125,7 @@ def path(obj: dict[str, str | None]) -> None:
 def check(obj: dict[str, str | None]) -> None:
     """Say every mistake at once, each with its place; exit code 2 where there is one."""
     config = _load(obj)
-    file = _file(obj)
+    file = config_file(obj["config"])
     where = str(file) if file.exists() else "defaults (there is no file)"
     names = ", ".join(f"{one.name} ({one.type})" for one in config.backends) or "none configured"
     print(f"{where}: valid; backends: {names}")
@@ -135,19 +135,6 @@ def _load(obj: dict[str, str | None]) -> Config:
     from bridge.cli.wiring import load_config
 
     return load_config(obj["config"])
-
-
-def _file(obj: dict[str, str | None]) -> Path:
-    """The file that is read, or would be written."""
-    from bridge.config import CONFIG_VARIABLE, find
-
-    if named := obj["config"] or os.environ.get(CONFIG_VARIABLE):
-        return Path(named)
-    if found := find(os.environ):
-        return found
-    home = os.environ.get("XDG_CONFIG_HOME", "")
-    base = Path(home) if home.startswith("/") else Path.home() / ".config"
-    return base / "podbridge" / "config.yaml"
 
 
 def _variable(key: str) -> str:

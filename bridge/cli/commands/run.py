@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from bridge.cli.launch import Asked, launch
+from bridge.cli.asked import Asked
+from bridge.cli.launch import launch
 
 _CMD = "podbridge.cmd"
 
@@ -18,9 +19,13 @@ Examples:
   podbridge run -f manifests/ --name nightly -d
   kubectl kustomize overlays/ci | podbridge run -f - --junit report.xml
   podbridge run hello --on process -- echo hello
+  podbridge run -f job.yaml --on fargate --max-cost 2.50
+  podbridge run -f job.yaml --on fargate --simulate
   podbridge run sum --image python:3.12 --cpu 1 --memory 2Gi -e N=7 -- python3 -c 'print(6*7)'
   podbridge run sum --image python:3.12 --dry-run -o yaml -- python3 -c 'print(6*7)'
 
+Before anything that costs is called, it says where, how much an hour and how much at most; above
+confirm_above (in the configuration, $10) it asks, or exits with 2 where nobody can answer.
 Ctrl-C stops the run's pods; a closed terminal does not: `podbridge attach NAME` comes back.
 Exit codes: 0 succeeded; 1 a pod or Job failed; 2 bad input, nothing started; 3 could not run;
 124 timeout; 130, 143 stopped by a signal.
@@ -84,6 +89,17 @@ class _Run(click.Command):
     help="A key of a Secret, from an environment variable or a file (file:PATH).",
 )
 @click.option("--dry-run", is_flag=True, help="Check, print what would run, and start nothing.")
+@click.option(
+    "--simulate",
+    is_flag=True,
+    help="On a simulated cloud, which ends with this command: no account, nothing is billed.",
+)
+@click.option(
+    "--max-cost",
+    metavar="DOLLARS",
+    help="Start nothing where the whole run can cost more than this: exit 3.",
+)
+@click.option("--yes", is_flag=True, help="Run it without asking, whatever it can cost.")
 @click.option("--provider", metavar="ADDRESS", help="Run on a provider that serves elsewhere.")
 @click.option("--image", metavar="IMAGE", help="For NAME -- CMD: the container's image.")
 @click.option("--cpu", metavar="CPU", help="For NAME -- CMD: cores (1, 500m).")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from bridge.cli.view.base import View
 from bridge.cli.view.closing import Closing, gather
 
-__all__ = ["Closing", "View", "gather", "make_view"]
+if TYPE_CHECKING:
+    from bridge.local.runs import Run
+
+__all__ = ["Closing", "View", "gather", "make_view", "view_of"]
 
 
 def make_view(
@@ -43,6 +47,16 @@ def make_view(
     from bridge.cli.view.plain import PlainView
 
     return PlainView(stdout, stderr, run, clock=clock, quiet=quiet)
+
+
+def view_of(run: Run, output: Literal["text", "json"], *, quiet: bool) -> View:
+    """The view of a run on our own stdout and stderr, which knows what its pods cost."""
+    made = make_view(output, sys.stdout, sys.stderr, run.name, quiet=quiet)
+    made.model.tariff = run.prices()
+    backends = run.wanted.options.get("backends") or ()
+    if backends and all(one.get("simulated") for one in backends):
+        made.model.simulated = tuple(one["config"]["name"] for one in backends)
+    return made
 
 
 def _is_terminal(stdout: IO[str], stderr: IO[str], environ: Mapping[str, str]) -> bool:

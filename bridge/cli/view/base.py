@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Protocol
 
 from bridge.agent.loop import ProviderNote
@@ -39,6 +40,9 @@ class View(Protocol):
 
     def say(self, text: str) -> None:
         """A line of our own."""
+
+    def plan(self, text: str, most: Decimal | None) -> None:
+        """What the run can cost at most, before it begins; None: nobody can say."""
 
     async def room(self) -> None:
         """Returns once more log may come: whoever reads may be slower than the containers."""
@@ -99,6 +103,9 @@ class BaseView:
     def say(self, text: str) -> None:
         """`View.say`."""
         self.output.write(self.stderr, f"{plain(text)}\n".encode())
+
+    def plan(self, text: str, most: Decimal | None) -> None:
+        """`View.plan`: people have read it already, before it began."""
 
     def _output_failed(self, text: str) -> None:
         # Called from the thread that writes: nothing of a view but its output may be used there.

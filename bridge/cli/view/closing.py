@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 
 from bridge.cli.output import plain
 from bridge.cli.view.model import RunModel
 from bridge.cli.view.state import STARTING, ContainerState, JobState, PodState
 from bridge.cli.view.words import code_words, duration, one_line, reason_words
+from bridge.cost.money import dollars
 from bridge.errors import BridgeError
 from bridge.pods import Manifest
 
@@ -144,6 +146,10 @@ class Closing:
     """The last lines of logs by (pod's UID, container); read for one pod of each cause."""
     deleted: bool = False
     """Whether the run is gone, so that no command about it would work."""
+    cost: Decimal | None = None
+    """What its pods have cost, in US dollars, by their containers' times; None: not known."""
+    simulated: bool = False
+    """Nothing of it was billed."""
 
     @property
     def phase(self) -> str:
@@ -162,7 +168,13 @@ class Closing:
             parts.append(f"{self.retried} retried")
         if counted == 1 and self.rows[0].exit_code is not None:
             parts = [f"exit code {self.rows[0].exit_code}", *parts[1:]]
-        return f"{self.run}: {words} {duration(round(self.seconds, 1))} ({', '.join(parts)})"
+        who = f"{self.run} (simulated)" if self.simulated else self.run
+        said = f"{who}: {words} {duration(round(self.seconds, 1))} ({', '.join(parts)})"
+        if self.cost is None:
+            return said
+        return (
+            f"{said}; {'would have cost' if self.simulated else 'cost'} about {dollars(self.cost)}"
+        )
 
     def tail_of(self, cause: Cause) -> str | None:
         """The last log lines of one of the cause's pods; None where there are none."""
@@ -234,17 +246,17 @@ def rows(model: RunModel) -> tuple[Row, ...]:
         model.pods.values(),
         key=lambda pod: (_ORDER[pod.standing], pod.job_name, pod.index or 0, pod.serial),
     )
-    return tuple(map(_row, pods))
+    return tuple(_row(pod, model.where(pod)) for pod in pods)
 
 
-def _row(pod: PodState) -> Row:
+def _row(pod: PodState, backend: str) -> Row:
     index = "" if pod.index is None else str(pod.index)
     if pod.index is not None and pod.serial:
         index = f"{index} (attempt {pod.serial + 1})"
     return Row(
         pod=pod.name,
         job=pod.job_name,
-        backend=pod.backend,
+        backend=backend,
         index=index,
         standing=pod.standing,
         seconds=seconds_of(pod),
@@ -342,7 +354,18 @@ async def gather(
                 tails[pod.uid, container.name] = text
     retried = sum(job.retried for job in model.jobs.values())
     retried += sum(pod.restarts for pod in model.bare)
-    return Closing(run, code, seconds, rows(model), found, retried, tails, model.deleted)
+    return Closing(
+        run,
+        code,
+        seconds,
+        rows(model),
+        found,
+        retried,
+        tails,
+        model.deleted,
+        model.total_cost,
+        bool(model.simulated),
+    )
 
 
 async def read_tail(

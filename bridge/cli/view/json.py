@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,6 +12,7 @@ from bridge.agent.loop import ProviderNote
 from bridge.cli.view.base import BaseView, note_words
 from bridge.cli.view.model import News
 from bridge.cli.view.words import progress
+from bridge.cost.money import exact
 from bridge.pods import Manifest
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ _PHASES = {
 
 class JsonView(BaseView):
     """Events: {"time", "type", "run", "pod", "job", "container", "phase", "reason", "message",
-    "exitCode", "log", "backend"}, each as it applies. The last has the type "result".
+    "exitCode", "log", "backend", "cost"}, each as it applies. The last has the type "result". A
+    cost is in US dollars, as decimal text; that of a "plan", which comes first, is the most that
+    the run can cost.
 
     Bytes of a log that are no UTF-8 become U+FFFD.
     """
@@ -71,6 +75,10 @@ class JsonView(BaseView):
         """`View.say`."""
         self._emit("run", message=text)
 
+    def plan(self, text: str, most: Decimal | None) -> None:
+        """What the run can cost at most, in words too; None: nobody can say."""
+        self._emit("plan", message=text, cost=_money(most))
+
     async def finish(self, closing: Closing) -> None:
         """`View.finish`."""
         for cause in closing.causes:
@@ -85,7 +93,13 @@ class JsonView(BaseView):
                 exitCode=cause.code,
                 log=closing.tail_of(cause),
             )
-        self._emit("result", phase=closing.phase, message=closing.summary(), exitCode=closing.code)
+        self._emit(
+            "result",
+            phase=closing.phase,
+            message=closing.summary(),
+            exitCode=closing.code,
+            cost=_money(closing.cost),
+        )
         await self.output.flushed()
 
     def _job(self, news: News) -> None:
@@ -108,7 +122,8 @@ class JsonView(BaseView):
             reason=news.reason,
             message=news.message,
             exitCode=pod.exit_code if pod.over else None,
-            backend=pod.backend,
+            backend=self.model.where(pod),
+            cost=_money(self.model.cost(pod)),
         )
 
     def _container(self, news: News) -> None:
@@ -135,6 +150,10 @@ class JsonView(BaseView):
             if value is not None and (value != "" or key == "log"):
                 event[key] = value
         self.output.write(self.stdout, orjson.dumps(event) + b"\n")
+
+
+def _money(amount: Decimal | None) -> str | None:
+    return None if amount is None else exact(amount)
 
 
 def _about(news: News) -> dict[str, str]:

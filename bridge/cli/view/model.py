@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from bridge.cli.view.state import ContainerState, JobState, PodState, pod_state
+from bridge.cost.tariff import FREE
 from bridge.local.store import Change
 from bridge.pods import Manifest
 
@@ -30,6 +32,10 @@ class RunModel:
     """All Jobs and pods of a run. Each change costs the same however many there are."""
 
     def __init__(self) -> None:
+        self.tariff = FREE
+        """What its pods cost; set before the first change."""
+        self.simulated: tuple[str, ...] = ()
+        """Its backends, where all of them are simulators."""
         self.pods: dict[str, PodState] = {}
         self.jobs: dict[str, JobState] = {}
         self.waited: dict[str, PodState] = {}
@@ -52,6 +58,32 @@ class RunModel:
             return None
         only = next(iter(self.pods.values()))
         return None if only.job or only.several else only
+
+    def where(self, pod: PodState) -> str:
+        """The backend that a pod is on, as people see it; empty where that is not said."""
+        if not self.simulated:
+            return pod.backend
+        only = self.simulated[0] if len(self.simulated) == 1 else ""
+        return f"{pod.backend or only} (simulated)".lstrip()
+
+    def cost(self, pod: PodState) -> Decimal | None:
+        """What a pod has cost, in US dollars, by the times of its containers; None: it is not over,
+        never ran, or is on a backend without prices."""
+        finished, started = pod.finished, pod.started
+        if not self.tariff.rates or finished is None or started is None:
+            return None
+        if pod.restarts > 1:
+            # Of earlier runs nothing is left but the pod's own start.
+            started = min(started, pod.accepted or started)
+        kind, name = ("Job", pod.job_name) if pod.job else ("Pod", pod.name)
+        owner = f"{kind}/{pod.namespace}/{name}"
+        return self.tariff.cost(pod.backend, owner, max(0.0, finished - started))
+
+    @property
+    def total_cost(self) -> Decimal | None:
+        """What all pods have cost; None: nothing is known of any price."""
+        costs = [cost for pod in self.pods.values() if (cost := self.cost(pod)) is not None]
+        return sum(costs, Decimal(0)) if costs else None
 
     def of_job(self, uid: str) -> Iterable[PodState]:
         """The pods of a Job."""

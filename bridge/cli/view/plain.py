@@ -99,8 +99,8 @@ class PlainView(BaseView):
         pod = news.pod
         assert pod is not None
         if pod.standing == "running" and not pod.restarts:
-            where = f" on {pod.backend}" if pod.backend else ""
-            self._line(f"pod/{pod.name} running{where}")
+            where = self.model.where(pod)
+            self._line(f"pod/{pod.name} running{f' on {where}' if where else ''}")
         elif pod.standing == "succeeded":
             started, finished = pod.started, pod.finished
             took = f" in {duration(finished - started)}" if started and finished else ""

@@ -78,6 +78,8 @@ class PodState:
     deleting: bool
     created: float
     containers: tuple[ContainerState, ...]
+    accepted: float | None = None
+    """status.startTime."""
 
     @property
     def over(self) -> bool:
@@ -165,6 +167,7 @@ def pod_state(pod: Manifest, *, gone: bool = False) -> PodState:
         deleting=deleting,
         created=parse_rfc3339(created) if created else 0.0,
         containers=containers,
+        accepted=parse_rfc3339(accepted) if (accepted := status.get("startTime")) else None,
     )
 
 

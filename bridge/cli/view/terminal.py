@@ -242,8 +242,8 @@ class TerminalView(BaseView):
             yield f" ({one.why})", style
         if one.standing == "running" and one.started:
             yield f"{dot}{max(0.0, now - one.started):.0f} s", "dim"
-        if one.backend:
-            yield f"{dot}{one.backend}", "dim"
+        if where := self.model.where(one):
+            yield f"{dot}{where}", "dim"
         if one.restarts:
             yield f"{dot}{one.restarts} restarted", "yellow"
 

@@ -1,0 +1,377 @@
+"""What `init` and `--verify` find in an account: moto's server, with an IAM of our own where moto
+has none. The commands that they print are carried out."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
+
+import pytest
+from moto_kit import REGION, Account, gateway, moto
+
+from adapters.fargate import Adapter, Options, remedies, survey
+from adapters.fargate.access import execution, provider
+from adapters.fargate.network import Way, ways
+from adapters.fargate.trust import is_for_tasks
+from bridge.adapter import Finding, Severity, Survey, Verifies
+from bridge.errors import Unavailable
+
+__all__ = ["moto"]
+
+BUCKET = f"podbridge-123456789012-{REGION}"
+
+
+def by_subject(found: Any) -> dict[str, Finding]:
+    return {one.subject: one for one in found}
+
+
+def options_of(found: Survey) -> dict[str, Any]:
+    """The type's own keys of what was found."""
+    return {key: value for key, value, _ in found.settings if key != "cpu"}
+
+
+# init.
+
+
+@pytest.mark.slow
+async def test_an_empty_account_gets_commands_and_they_are_right(moto: str) -> None:
+    account = Account(moto)
+    vpc = gateway(account)
+    found = await survey(REGION, moto)
+    assert found.complete
+    assert found.who.startswith(f"account 123456789012, {REGION}, as arn:aws:sts::")
+    missing = by_subject(found.missing)
+    assert set(missing) == {
+        "service-quotas",  # moto has none for Fargate
+        "cluster podbridge",
+        "role podbridge-execution",
+        "log group /podbridge/pods",
+        f"bucket {BUCKET}",
+    }
+    settings = options_of(found)
+    assert settings["public_ip"] is True
+    assert len(settings["subnets"]) == 3
+    assert settings["endpoint_url"] == moto
+    comments = {key: why for key, _, why in found.settings}
+    assert comments["subnets"].startswith(f"of {vpc}; way out: an internet gateway; ")
+    assert comments["security_groups"] == f'"default" of {vpc}'
+
+    for one in found.missing:
+        for line in one.remedy.splitlines():
+            account.run(line)
+    again = await survey(REGION, moto)
+    assert set(by_subject(again.missing)) == {"service-quotas"}
+    assert options_of(again) == settings
+    Options.model_validate(settings)
+
+    looked = by_subject(await Adapter("fargate", Options.model_validate(settings)).verify())
+    for subject in (
+        "cluster podbridge",
+        "role podbridge-execution",
+        "log group /podbridge/pods",
+        f"bucket {BUCKET}",
+    ):
+        assert looked[subject].severity is Severity.OK, looked[subject]
+
+
+@pytest.mark.slow
+async def test_no_way_out_and_no_retention(moto: str) -> None:
+    account = Account(moto)
+    account.call("logs", "create_log_group", logGroupName="/podbridge/pods")
+    account.call("logs", "create_log_group", logGroupName="/podbridge/pods-of-others")
+    found = await survey(REGION, moto)
+    missing = by_subject(found.missing)
+    group = missing["log group /podbridge/pods"]
+    assert (group.severity, group.message) == (
+        Severity.WARNING,
+        "it keeps logs for ever, and they are billed",
+    )
+    assert group.remedy == remedies.retention("/podbridge/pods", REGION)
+    assert any("no way to the internet" in one.message.lower() or "has a way" in one.message
+               for one in found.missing)  # fmt: skip
+    assert options_of(found)["public_ip"] is False
+
+
+@pytest.mark.slow
+async def test_without_a_network_nothing_can_be_written(moto: str) -> None:
+    account = Account(moto)
+    for one in account.call("ec2", "describe_subnets")["Subnets"]:
+        account.call("ec2", "delete_subnet", SubnetId=one["SubnetId"])
+    (vpc,) = account.call("ec2", "describe_vpcs")["Vpcs"]
+    account.call("ec2", "delete_vpc", VpcId=vpc["VpcId"])
+    found = await survey(REGION, moto)
+    assert not found.complete
+    assert (
+        by_subject(found.missing)["VPC"].remedy == f"aws ec2 create-default-vpc --region {REGION}"
+    )
+
+
+@pytest.mark.slow
+async def test_the_role_of_the_console_is_found(moto: str) -> None:
+    account = Account(moto)
+    trust = json.dumps(remedies.TRUST)
+    other = trust.replace("ecs-tasks", "ec2")
+    for name, document in (("ecsTaskExecutionRole", trust), ("podbridge-execution", other)):
+        account.call("iam", "create_role", RoleName=name, AssumeRolePolicyDocument=document)
+    found = await survey(REGION, moto)
+    role = options_of(found)["execution_role"]
+    assert role == "arn:aws:iam::123456789012:role/ecsTaskExecutionRole"
+
+
+async def test_nobody_answers() -> None:
+    with pytest.raises(Unavailable, match="GetCallerIdentity"):
+        await survey(REGION, "http://127.0.0.1:9")
+
+
+# --verify.
+
+
+class Iam(BaseHTTPRequestHandler):
+    """GetRole and SimulatePrincipalPolicy, in AWS's query protocol."""
+
+    allowed: ClassVar[dict[str, Any]] = {}
+
+    def do_POST(self) -> None:
+        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        (action,) = asked["Action"]
+        if action == "GetRole":
+            trust = escape(json.dumps(self.allowed.get("trust", remedies.TRUST)))
+            content = (
+                "<Role><Path>/</Path><RoleName>x</RoleName><RoleId>AROA1234567890123456</RoleId>"
+                f"<Arn>arn:aws:iam::123456789012:role/x</Arn>"
+                "<CreateDate>2026-01-01T00:00:00Z</CreateDate>"
+                f"<AssumeRolePolicyDocument>{trust}</AssumeRolePolicyDocument></Role>"
+            )
+        else:
+            denied = self.allowed.get(asked["PolicySourceArn"][0], ())
+            results = "".join(
+                f"<member><EvalActionName>{one}</EvalActionName><EvalDecision>"
+                f"{'implicitDeny' if one in denied else 'allowed'}</EvalDecision></member>"
+                for key, (one,) in asked.items()
+                if key.startswith("ActionNames.member.")
+            )
+            content = f"<EvaluationResults>{results}</EvaluationResults>"
+        body = (
+            f'<{action}Response xmlns="https://iam.amazonaws.com/doc/2010-05-08/">'
+            f"<{action}Result>{content}</{action}Result></{action}Response>"
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def iam(monkeypatch: pytest.MonkeyPatch, moto: str) -> Iterator[dict[str, Any]]:
+    """Everything but IAM is moto's. What is put into it: by principal, the actions denied."""
+    allowed: dict[str, Any] = {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Iam,), {"allowed": allowed}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_IAM", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    yield allowed
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+ROLE = "arn:aws:iam::123456789012:role/x"
+
+
+def made(account: Account, **more: Any) -> Options:
+    """Options for what there is."""
+    subnets = [one["SubnetId"] for one in account.call("ec2", "describe_subnets")["Subnets"]]
+    groups = [
+        one["GroupId"] for one in account.call("ec2", "describe_security_groups")["SecurityGroups"]
+    ]
+    given = {
+        "region": REGION,
+        "bucket": BUCKET,
+        "subnets": subnets,
+        "security_groups": groups,
+        "execution_role": ROLE,
+        "public_ip": True,
+        **more,
+    }
+    return Options.model_validate(given)
+
+
+@pytest.mark.slow
+async def test_what_is_not_allowed_comes_as_the_statement_to_add(
+    iam: dict[str, Any], moto: str
+) -> None:
+    account = Account(moto)
+    gateway(account)
+    (who,) = [account.call("sts", "get_caller_identity")["Arn"]]
+    iam[who] = {"ecs:RunTask", "iam:PassRole"}
+    iam[ROLE] = {"s3:GetObject"}
+    adapter = Adapter("fargate", made(account))
+    assert isinstance(adapter, Verifies)
+    found = by_subject(await adapter.verify())
+
+    mine = found["permissions of the provider"]
+    assert mine.severity is Severity.PROBLEM
+    assert mine.message == f"{who} may not: ecs:RunTask, iam:PassRole"
+    run, passing = json.loads(mine.remedy)["Statement"]
+    assert run == {
+        "Effect": "Allow",
+        "Action": ["ecs:RunTask"],
+        "Resource": [f"arn:aws:ecs:{REGION}:123456789012:task-definition/podbridge-*:*"],
+    }
+    assert passing["Resource"] == [ROLE]
+    service = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
+    assert passing["Condition"] == {"StringEquals": service}
+    theirs = found["permissions of the execution role"]
+    (reading,) = json.loads(theirs.remedy)["Statement"]
+    assert reading["Resource"] == [f"arn:aws:s3:::{BUCKET}/podbridge/payloads/*"]
+
+    iam.clear()
+    found = by_subject(await adapter.verify())
+    assert found["permissions of the provider"].severity is Severity.OK
+    assert found["permissions of the execution role"].severity is Severity.OK
+
+
+@pytest.mark.slow
+async def test_wrong_ids_and_settings(iam: dict[str, Any], moto: str) -> None:
+    account = Account(moto)
+    gateway(account)
+    account.call(
+        "s3",
+        "create_bucket",
+        Bucket=BUCKET,
+        CreateBucketConfiguration={"LocationConstraint": REGION},
+    )
+    iam["trust"] = {"Statement": []}
+    right = made(account)
+    options = right.model_copy(
+        update={
+            "subnets": (right.subnets[0], "subnet-0123456789abcdef0"),
+            "security_groups": ("sg-0123456789abcdef0",),
+            "execution_role": "arn:aws:iam::999999999999:role/x",
+            "public_ip": False,
+        }
+    )
+    found = await Adapter("fargate", options).verify()
+    problems = {one.subject: one for one in found if one.severity is Severity.PROBLEM}
+    assert problems["account"].message == (
+        "we are in 123456789012, and execution_role is of 999999999999"
+    )
+    assert "there is none in" in problems["subnet subnet-0123456789abcdef0"].message
+    assert problems[f"subnet {right.subnets[0]}"].remedy.startswith("public_ip: true")
+    assert "there is none in" in problems["security group sg-0123456789abcdef0"].message
+    assert problems["cluster podbridge"].remedy == remedies.cluster("podbridge", REGION)
+    assert problems["log group /podbridge/pods"].remedy.startswith("aws logs create-log-group")
+    assert "may not have it" in problems["role x"].message
+    warnings = [one for one in found if one.severity is Severity.WARNING]
+    said = {one.message for one in warnings if one.subject == f"bucket {BUCKET}"}
+    assert {"not closed to the public", "never tidied up"} <= said
+
+
+# Pure.
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ([], Way.NONE),
+        ([{"Associations": [{"Main": True}], "Routes": []}], Way.NONE),
+        (
+            [
+                {
+                    "Associations": [{"Main": True}],
+                    "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1"}],
+                }
+            ],
+            Way.PUBLIC,
+        ),
+        (
+            [
+                {
+                    "Associations": [{"Main": True}],
+                    "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1"}],
+                },
+                {
+                    "Associations": [{"SubnetId": "subnet-1"}],
+                    "Routes": [
+                        {"DestinationCidrBlock": "10.0.0.0/8", "GatewayId": "local"},
+                        {"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1"},
+                    ],
+                },
+            ],
+            Way.PRIVATE,
+        ),
+        (
+            [
+                {
+                    "Associations": [{"Main": True}],
+                    "Routes": [
+                        {
+                            "DestinationCidrBlock": "0.0.0.0/0",
+                            "GatewayId": "igw-1",
+                            "State": "blackhole",
+                        }
+                    ],
+                }
+            ],
+            Way.NONE,
+        ),
+    ],
+)
+def test_ways_out(tables: list[Any], expected: Way) -> None:
+    assert ways(["subnet-1"], tables) == {"subnet-1": expected}
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (remedies.TRUST, True),
+        (json.dumps(remedies.TRUST), True),
+        ({"Statement": {**remedies.TRUST["Statement"][0]}}, True),
+        ({"Statement": [{"Effect": "Allow", "Principal": {"Service": ["a", "b"]}}]}, False),
+        ({"Statement": [{"Effect": "Allow", "Principal": "*"}]}, False),
+        ("not JSON", False),
+        ({}, False),
+    ],
+)
+def test_whom_a_role_trusts(document: Any, *, expected: bool) -> None:
+    assert is_for_tasks({"AssumeRolePolicyDocument": document}) is expected
+
+
+def test_what_is_asked_for_names_what_is_ours() -> None:
+    options = Options.model_validate(
+        {
+            "bucket": "pods",
+            "subnets": ["subnet-01234567"],
+            "security_groups": ["sg-01234567"],
+            "execution_role": "arn:aws-cn:iam::123456789012:role/x",
+            "queue_url": "https://sqs/123456789012/events",
+            "identities": [
+                {"namespace": "a", "task_role": "arn:aws-cn:iam::123456789012:role/task"}
+            ],
+        }
+    )
+    grants = {action: one for one in provider(options, "cn-north-1") for action in one.actions}
+    assert grants["iam:PassRole"].resources == (
+        "arn:aws-cn:iam::123456789012:role/task",
+        "arn:aws-cn:iam::123456789012:role/x",
+    )
+    assert grants["sqs:ReceiveMessage"].resources == (
+        "arn:aws-cn:sqs:cn-north-1:123456789012:events",
+    )
+    assert grants["ecs:StopTask"].resources == (
+        "arn:aws-cn:ecs:cn-north-1:123456789012:task/podbridge/*",
+    )
+    actions = [action for one in execution(options, "cn-north-1") for action in one.actions]
+    assert "secretsmanager:GetSecretValue" in actions

@@ -1,0 +1,126 @@
+"""`--simulate`: a cloud for one command, without an account."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+
+import pytest
+from e2e_kit import ROOT, container, job, pod
+from paid_kit import PaidPlace, paid, words
+
+from bridge.helper.program import machine_of
+from helper.build import build
+
+__all__ = ["paid"]
+
+pytestmark = pytest.mark.slow
+
+REAL = {
+    "AWS_ACCESS_KEY_ID": "AKIAREALREALREALREAL",
+    "AWS_SECRET_ACCESS_KEY": "real-secret",
+    "AWS_SESSION_TOKEN": "real-token",
+    "AWS_PROFILE": "real-profile",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+}
+
+
+def bounded(place: PaidPlace, script: str = "echo hi") -> str:
+    made = pod("hello", container(script), activeDeadlineSeconds=60)
+    return place.write("pod.yaml", made)
+
+
+def test_a_run_on_a_cloud_that_ends_with_it(paid: PaidPlace) -> None:
+    done = paid.do("run", "-f", bounded(paid), "--on", "clouded", "--simulate", env=REAL)
+    lines = words(done)
+    assert lines[0] == "aws: simulated here, plain processes; nothing is billed"
+    assert lines[1].startswith("process: plain processes of this machine")
+    assert lines[2].startswith("clouded (simulated): account 123456789012, us-east-1;")
+    assert lines[5] == "the run (simulated) would cost at most $0.9000"
+    assert "hello" in lines[-1]
+    assert "(simulated): succeeded in" in lines[-1]
+    assert lines[-1].endswith("would have cost about $0.6000")
+    assert done.out == "hi\n"
+    assert paid.run_names() == []
+    assert "real" not in done.said.lower().replace("really", "")
+
+
+def test_each_row_says_so(paid: PaidPlace) -> None:
+    file = paid.write(
+        "job.yaml",
+        job("two", "exit 0", completions=2, activeDeadlineSeconds=60),
+        pod("one", "exit 3"),
+    )
+    done = paid.do("run", "-f", file, "--on", "clouded", "--simulate", code=1)
+    rows = [
+        line
+        for line in done.err.splitlines()
+        if line.startswith(("two-", "one ")) and "  clouded" in line
+    ]
+    assert len(rows) == 3
+    assert all("clouded (simulated)" in one for one in rows), done.said
+    assert "podbridge logs" not in done.err
+    events = paid.do(
+        "run", "-f", file, "--on", "clouded", "--simulate", "-o", "json", code=1
+    ).lines()
+    places = {one["backend"] for one in events if "backend" in one}
+    assert places == {"clouded (simulated)"}
+
+
+def test_nothing_is_asked_and_the_limit_holds(paid: PaidPlace) -> None:
+    file = paid.write("pod.yaml", pod("endless", "exit 0", restartPolicy="OnFailure"))
+    paid.do("run", "-f", file, "--on", "clouded", "--simulate")
+    paid.do("run", "-f", file, "--on", "clouded", "--simulate", "--max-cost", "1", code=3)
+
+
+def test_plan_check_and_backends(paid: PaidPlace) -> None:
+    file = bounded(paid)
+    done = paid.do("plan", "-f", file, "--on", "clouded", "--simulate")
+    assert "clouded (simulated)" in done.out
+    assert "would cost at most $0.9000" in done.out
+    done = paid.do("check", "-f", file, "--on", "clouded", "--simulate")
+    assert "(simulated)" in done.out
+    done = paid.do("backends", "clouded", "--simulate")
+    assert "simulated" in done.out.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--on", "process"), '--on: found "process", which has no simulator; allowed: clouded'),
+        (("--on", "nonsense"), '--on: found "nonsense", which has no simulator'),
+        ((), "--on: required with --simulate; allowed: clouded"),
+        (("--on", "clouded", "-d"), "-d: not with --simulate: the simulated cloud ends with"),
+        (("--provider", "unix:///x"), "--simulate starts a cloud here"),
+    ],
+)
+def test_what_cannot_be_simulated(paid: PaidPlace, given: tuple[str, ...], said: str) -> None:
+    done = paid.do("run", "-f", bounded(paid), "--simulate", *given, code=2)
+    assert said in done.err
+    assert paid.run_names() == []
+
+
+@pytest.fixture
+def helper() -> dict[str, str]:
+    """Variables by which commands find the helper's program, built where it is not yet."""
+    if shutil.which("go") is None:
+        pytest.skip("no go on PATH")
+    built = build(machine_of(platform.machine()))
+    return {"XDG_CACHE_HOME": str(built.parents[2])}
+
+
+@pytest.mark.parametrize(
+    ("example", "said", "cost"),
+    [("hello.yaml", "Hello from", "at most $2.10"), ("sidecar", "90 orders", "at most $")],
+)
+def test_examples_on_fargate(
+    paid: PaidPlace, helper: dict[str, str], example: str, said: str, cost: str
+) -> None:
+    file = os.fspath(ROOT / "examples" / example)
+    done = paid.do("run", "-f", file, "--on", "fargate", "--simulate", env={**REAL, **helper})
+    assert said in done.out
+    assert "fargate (simulated): account 123456789012, us-east-1; list prices of" in done.err
+    assert cost in done.err
+    assert "would have cost about $0.0002" in done.err
+    assert paid.run_names() == []
