@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,20 @@ from pathlib import Path
 import pytest
 from contract import Bench, RealContract, container, exit_of, log, until, workload
 from fargate_kit import HelpedBench, has_begun, helper, says_started  # noqa: F401 - a fixture
-from support.channels import soon
+from support.channels import PATIENCE, soon
 
 from bridge.errors import NotFound, Unsupported
-from bridge.workload import EmptyDir, Exit, File, Files, Mount, Observed, RestartPolicy, Role
+from bridge.workload import (
+    EmptyDir,
+    Exit,
+    File,
+    Files,
+    Mount,
+    Observed,
+    RestartPolicy,
+    Role,
+    Waiting,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -45,11 +56,25 @@ class TestFargate(RealContract):
 
         def waits(observed: Observed) -> bool:
             state = observed.containers[0]
-            return state.restart == 1 and isinstance(state.state, Exit)
+            return state.restart >= 1 and isinstance(state.state, Waiting)
 
         state = (await until(adapter, pod.identity, waits)).containers[0]
-        codes = [one.code for one in (state.state, state.previous) if isinstance(one, Exit)]
-        assert codes == [4, 4]
+        assert isinstance(state.state, Waiting)
+        assert state.state.reason == "CrashLoopBackOff"
+        assert state.previous is not None
+        assert state.previous.code == 4
+        # CloudWatch Logs has one log of all runs; the latest one's is told apart.
+        assert len(await log(adapter, pod.identity)) == 37
+
+    async def test_who_follows_a_run_comes_to_its_end(self, bench: Bench) -> None:
+        adapter = await bench.adapter()
+        one = container("sh", "-c", "cat /proc/sys/kernel/random/uuid; sleep 1; exit 4")
+        pod = workload(replace(one, restart_policy=RestartPolicy.ON_FAILURE))
+        await bench.launch(adapter, pod)
+        await until(adapter, pod.identity, has_begun)
+        async with asyncio.timeout(PATIENCE):
+            # Of whichever run it is by now: its line, and no other run's.
+            assert len(await log(adapter, pod.identity, follow=True)) == 37
 
     async def test_who_only_looks_finds_every_run(self, bench: Bench) -> None:
         adapter = await bench.adapter()
