@@ -134,6 +134,14 @@ class FillsIn(Protocol):
 
 
 @runtime_checkable
+class Acts(Protocol):
+    """Does things by itself while it is open: launches anew what never started, tidies up."""
+
+    def only_look(self) -> None:
+        """Before it is opened: it is to change nothing, for whoever opens it only asks."""
+
+
+@runtime_checkable
 class Sandboxes(Protocol):
     """Holds something for a pod besides its containers: an address, namespaces, ports of a host,
     files that only containers read."""

@@ -111,10 +111,16 @@ class Adapter:
         tunnel = options.tunnel
         door = Door(tunnel.listen, tunnel.port, tunnel.address) if tunnel else None
         await self._hosting.open(kept, door)
+        if not self._watch.acts:
+            return
         self._background = [
             asyncio.create_task(self._watch.run(), name=f"tasks of {self.name}"),
             asyncio.create_task(self._hints.run(), name=f"events of {self.name}"),
         ]
+
+    def only_look(self) -> None:
+        """Launches nothing anew, ends and removes nothing, and leaves events to others."""
+        self._watch.acts = False
 
     async def close(self) -> None:
         """Lets go of the connections. What runs goes on running."""
@@ -170,7 +176,7 @@ class Adapter:
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of AWS's calls."""
         await self._watch.refresh()
-        await self._watch.discover()
+        await self._watch.discover(now=self._watch.is_short())
         pods = list(self._pods)
         views = await asyncio.gather(*map(self._view, pods))
         self._hosting.keep([pod.identity.key for pod in pods])
@@ -225,7 +231,7 @@ class Adapter:
             await self._watch.end(pod, observe.DELETED)
             await self._watch.stopped(pod)
         kept = pod.kept.order if pod.kept is not None else None
-        logins = kept.logins if kept else pod.logins
+        logins = {*(kept.logins if kept else pod.logins), *self._logins.of(pod.mark)}
         await self._store.forget_payloads(kept.payloads if kept else pod.payloads)
         if self._logins.is_last(logins, pod.mark):
             # Another provider may have launched somebody who uses them.

@@ -26,10 +26,10 @@ def wraps(workload: Workload, options: Options) -> bool:
     if need.wraps(workload, options.helper, _GIFTS):
         return True
     use = options.helper if workload.helper is HelperUse.AUTO else workload.helper
-    return use is HelperUse.AUTO and any(_beyond(workload))
+    return use is HelperUse.AUTO and any(beyond(workload))
 
 
-def _beyond(workload: Workload) -> Iterator[Violation]:
+def beyond(workload: Workload) -> Iterator[Violation]:
     """What takes the helper on Fargate, and not everywhere."""
     for path, one in workload.paths():
         for words in one.secret_words:
@@ -65,11 +65,11 @@ def check(workload: Workload, options: Options) -> Sequence[Violation]:
     if wrapped and not options.helper_image:
         words = "it takes the helper, and the backend's option helper_image names no image of it"
         found += [Violation(path, f"{gift}: {words}") for path, gift in need.needs(workload)]
-        found += [Violation(one.field, f"{one.message}; {words}") for one in _beyond(workload)]
+        found += [Violation(one.field, f"{one.message}; {words}") for one in beyond(workload)]
         if not found:
             found.append(Violation("", words))
     if not wrapped:
-        found += [*need.lost(workload, _GIFTS), *_beyond(workload)]
+        found += [*need.lost(workload, _GIFTS), *beyond(workload)]
     return found
 
 

@@ -88,7 +88,6 @@ _UNSENT = (
     sdk.EndpointConnectionError,
     sdk.ConnectTimeoutError,
     sdk.ProxyConnectionError,
-    sdk.SSLError,
     sdk.NoRegionError,
     sdk.ParamValidationError,
 )

@@ -17,7 +17,6 @@ from adapters.fargate.clients import LONG_POLL, Clients
 from adapters.fargate.names import Json
 from adapters.fargate.options import Options
 from adapters.fargate.watch import Watch
-from bridge.errors import BridgeError
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Hints:
             try:
                 await self._read(LONG_POLL)
                 pause = _FIRST
-            except BridgeError as error:
+            except Exception as error:  # noqa: BLE001 - who reads the queue must go on
                 _log.warning("the queue of events: %s", error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST)

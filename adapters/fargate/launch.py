@@ -35,6 +35,8 @@ from bridge.workload import Waiting
 
 _log = logging.getLogger(__name__)
 
+_SEEN = 60.0
+"""Seconds after RunTask by which ListTasks is sure to have its task."""
 FIRST, LONGEST = 1.0, 300.0
 """Seconds before what was refused is tried again: doubling from the first to the longest."""
 
@@ -71,11 +73,23 @@ class Launcher:
             pod.launch = asyncio.create_task(self._launch(pod), name=f"launch {pod.identity.uid}")
 
     async def end(self, pod: Pod) -> None:
-        """Launches it no further; returns when it is known how far it has come."""
+        """Launches it no further; returns when it is known how far it has come. Unavailable: that
+        takes a while."""
         pod.halt.set()
         if pod.launch is not None:
             # Not cancelled: what AWS was just asked for would come all the same.
             await asyncio.gather(pod.launch, return_exceptions=True)
+        if pod.kept is not None and pod.task is None and pod.lost_at is None:
+            await self._find_out(pod, pod.kept.order)
+
+    async def _find_out(self, pod: Pod, order: Order) -> None:
+        """Whether a RunTask that nobody answered has launched a task. Unavailable: it is too soon
+        to say."""
+        if await self._adopt(pod, order) or pod.unused == order.token:
+            return
+        if self._clock() < max(pod.asked_at, order.asked_at) + _SEEN:
+            raise Unavailable("nobody knows yet whether its task was launched")
+        pod.unused = order.token
 
     async def close(self) -> None:
         """Ends what is under way. What runs goes on running."""
@@ -136,7 +150,8 @@ class Launcher:
         elif await self._adopt(pod, kept.order):
             return True
         if kept.order.is_lost(self._clock()):
-            pod.lost_at = self._clock()
+            if not await self._adopt_stopped(pod, kept.order):
+                pod.lost_at = self._clock()
             return True
         for _ in kept.order.subnets:
             if pod.halt.is_set():
@@ -201,10 +216,21 @@ class Launcher:
             return True
         return False
 
+    async def _adopt_stopped(self, pod: Pod, order: Order) -> bool:
+        """Whether its task ran and has stopped: ListTasks by `startedBy` leaves such ones out."""
+        who = started_by(order, self._owner)
+        for arn, task in (await self._tasks.describe(sorted(await self._tasks.all()))).items():
+            if task.get("startedBy") == who and task_id(arn) not in order.dead:
+                pod.learn(task)
+                pod.seen = True
+                return True
+        return False
+
     async def _ask(self, pod: Pod, order: Order) -> None:
         """RunTask. OutOfCapacity names the subnet."""
         subnet = order.subnets[order.subnet % len(order.subnets)]
         pod.unused = ""
+        pod.asked_at = self._clock()
         try:
             answer = await self._tasks.run(request(order, self._owner, self._settings(order)))
         except OutOfCapacity as error:

@@ -47,6 +47,10 @@ class Logins:
         for name in secrets:
             self._users.setdefault(name, set()).add(mark)
 
+    def of(self, mark: str) -> set[str]:
+        """What that pod is known to use."""
+        return {name for name, users in self._users.items() if mark in users}
+
     async def _make(self, name: str, login: PullCredential, mark: str) -> None:
         async with self._locks[name]:
             self.used([name], mark)

@@ -67,7 +67,7 @@ class Order:
         """The same, to be asked for anew. Only where what was asked for before is known to be
         nothing: it was refused, or `dead` is what became of it."""
         gone = (*self.dead, dead) if dead else self.dead
-        return replace(self, token=token, asked_at=now, subnet=subnet, dead=gone)
+        return replace(self, token=token, asked_at=now, subnet=subnet, dead=gone, end=None)
 
     def is_lost(self, now: float) -> bool:
         """Whether its token may be forgotten, so that a task that nobody finds is given up."""

@@ -33,7 +33,9 @@ class Pod:
     logins: tuple[str, ...] = ()
     kept: Kept | None = None
     unused: str = ""
-    """A token with which nothing was asked for yet."""
+    """A token with which nothing was asked for yet, or nothing came of it."""
+    asked_at: float = 0.0
+    """When RunTask was called here last."""
     arn: str = ""
     task: Json | None = None
     """As ECS told of it last."""
@@ -70,7 +72,8 @@ class Pod:
         if self.refused is not None or self.lost_at is not None:
             return True
         if self.task is None:
-            return self.halt.is_set() and self.launch is None
+            is_settled = self.kept is None or self.unused == self.kept.order.token
+            return self.halt.is_set() and self.launch is None and is_settled
         return observe.is_stopped(self.task) and self.launch is None
 
     def learn(self, task: Json) -> bool:

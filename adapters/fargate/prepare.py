@@ -17,7 +17,7 @@ from adapters.fargate.order import Made, Order
 from adapters.fargate.pods import Pod
 from adapters.fargate.store import Store
 from bridge.errors import Unsupported
-from bridge.helper.commands import commands
+from bridge.helper.commands import Unread, commands
 from bridge.helper.hosting import Hosting
 from bridge.helper.wrap import bare, wrap
 from bridge.registry import RegistryClient
@@ -112,6 +112,8 @@ class Preparation:
         )
         found = await commands(self._registry, asked, machine)
         if found.without:
+            if beyond := "; ".join(map(str, check.beyond(workload))):
+                raise Unread(f"{found.without}; but {beyond}")
             self._hosting.without(workload.identity, found.without)
             return bare(workload)
         settings = self._hosting.settings(workload.identity)

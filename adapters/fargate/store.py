@@ -12,7 +12,7 @@ from adapters.fargate.errors import Conflict
 from adapters.fargate.names import Json
 from adapters.fargate.options import Options
 from adapters.fargate.order import Order
-from bridge.errors import NotFound
+from bridge.errors import NotFound, Unavailable
 
 _PAGE = 1000
 """Objects that can be deleted with one call."""
@@ -109,12 +109,15 @@ class Store:
     async def _remove(self, keys: list[str]) -> None:
         for at in range(0, len(keys), _PAGE):
             some = [{"Key": key} for key in keys[at : at + _PAGE]]
-            await self._clients.call(
+            answer = await self._clients.call(
                 "s3",
                 "delete_objects",
                 Bucket=self._bucket,
                 Delete={"Objects": some, "Quiet": True},
             )
+            for one in answer.get("Errors") or ():
+                words = f"{one.get('Key')}: {one.get('Code')}: {one.get('Message')}"
+                raise Unavailable(f"s3:DeleteObjects: {words}")
 
     async def _keys(self, prefix: str) -> AsyncIterator[str]:
         more: dict[str, str] = {}

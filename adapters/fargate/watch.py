@@ -50,6 +50,8 @@ class Watch:
     ) -> None:
         """`drain` hands on (`heard`) all events that wait in the queue."""
         self._drain = drain
+        self.acts = True
+        """Whether what is due is done; else there is only a look."""
         self._options = options
         self._pods = pods
         self._store = store
@@ -59,6 +61,8 @@ class Watch:
         self._clock = clock
         self._foreign: set[str] = set()
         """Tasks that are not ours, or of pods that are gone."""
+        self._strays: set[str] = set()
+        """Tasks with our mark that were found without an order once."""
         self._discovered_at = 0.0
         self._discovering = asyncio.Lock()
         self._nudge = asyncio.Event()
@@ -104,12 +108,14 @@ class Watch:
         if detail.get("lastStatus") != "STOPPED":
             return
         pod = self._pods.get(mark)
-        kept = pod.kept if pod is not None else await self._store.read(mark)
+        if pod is not None and pod.task is not None and not pod.missing:
+            return
+        # Another provider may have changed it.
+        kept = await self._store.read(mark)
         if kept is None or kept.order.nonce != nonce or kept.order.end is not None:
             return
         arn = str(detail.get("taskArn", ""))
-        is_known = pod is not None and pod.task is not None and not pod.missing
-        if is_known or task_id(arn) in kept.order.dead or await self._tasks.describe([arn]):
+        if task_id(arn) in kept.order.dead or await self._tasks.describe([arn]):
             return
         try:
             task = observe.from_event(detail)
@@ -168,7 +174,7 @@ class Watch:
 
     def _advance(self, pod: Pod, task: Json) -> None:
         """Does what is due for it."""
-        if pod.kept is None or pod.halt.is_set() or pod.ending == observe.DELETED:
+        if pod.kept is None or pod.halt.is_set() or pod.ending == observe.DELETED or not self.acts:
             return
         now, order = self._clock(), pod.kept.order
         if observe.never_started(task):
@@ -192,16 +198,24 @@ class Watch:
             return
         _log.warning("pod %s: %s", pod.identity.uid, reason)
 
+        async def end() -> None:
+            await self._tasks.stop(pod.arn, reason)
+            pod.ending = reason
+
+        self._begin(pod.mark, end)
+
+    def _begin(self, name: str, do: Callable[[], Awaitable[None]]) -> None:
+        """Does it in the background; whoever wants it still will ask again where it fails."""
+
         async def step() -> None:
             try:
-                await self._tasks.stop(pod.arn, reason)
-                pod.ending = reason
+                await do()
             except BridgeError as error:
-                _log.info("pod %s: %s", pod.identity.uid, error)
+                _log.info("%s: %s", name, error)
             finally:
-                self._steps.pop(pod.mark, None)
+                self._steps.pop(name, None)
 
-        self._steps[pod.mark] = asyncio.create_task(step(), name=f"end {pod.identity.uid}")
+        self._steps[name] = asyncio.create_task(step(), name=f"end {name}")
 
     async def _free(self) -> None:
         """Removes the payloads of pods whose containers have read them."""
@@ -232,7 +246,7 @@ class Watch:
             marks = await self._store.marks()
             await self._learn_orders(marks)
             await self._learn_tasks(await self._tasks.all())
-            if any(self._is_orphan(pod) for pod in self._pods):
+            if self.acts and any(self._is_orphan(pod) for pod in self._pods):
                 await self._drain()
             self._forget_deleted(marks, began)
             self._discovered_at = began
@@ -248,7 +262,7 @@ class Watch:
             if pod.kept is None and pod.launch is None:
                 pod.kept = kept
                 if kept.order.end is not None:
-                    pod.learn(observe.from_event(kept.order.end))
+                    self._learn(pod, observe.from_event(kept.order.end))
             self._logins.used(kept.order.logins, mark)
 
     async def _learn_tasks(self, arns: set[str]) -> None:
@@ -264,9 +278,10 @@ class Watch:
         mark, nonce = names.mark_of(self._options.owner, str(task.get("startedBy", "")))
         pod = self._pods.get(mark)
         if pod is None or pod.kept is None or pod.kept.order.nonce != nonce:
-            self._foreign.add(arn)
-            if mark and pod is None and not observe.is_stopped(task):
-                _log.warning("task %s has our mark, and there is no order for it", arn)
+            if not mark or (pod is not None and pod.kept is not None):
+                self._foreign.add(arn)
+            elif not observe.is_stopped(task):
+                self._stray(arn)
         elif pod.launch is None and pod.task is None and task_id(arn) not in pod.kept.order.dead:
             self._learn(pod, task)
 
@@ -277,6 +292,28 @@ class Watch:
             and pod.task is None
             and pod.launch is None
             and pod.kept.order.is_lost(self._clock())
+        )
+
+    def _stray(self, arn: str) -> None:
+        """A task without an order is of a pod that was deleted, or its order is just being made: it
+        is ended when it is found so once more."""
+        if arn not in self._strays or not self.acts:
+            self._strays.add(arn)
+            return
+        _log.warning("task %s has our mark, and there is no order for it", arn)
+        self._foreign.add(arn)
+        self._begin(arn, lambda: self._tasks.stop(arn, observe.DELETED))
+
+    def is_short(self) -> bool:
+        """Whether there are orders whose tasks are not found."""
+        return any(
+            pod.kept is not None
+            and pod.task is None
+            and pod.launch is None
+            and pod.lost_at is None
+            and pod.refused is None
+            and not pod.halt.is_set()
+            for pod in self._pods
         )
 
     def _forget_deleted(self, marks: set[str], began: float) -> None:

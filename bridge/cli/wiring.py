@@ -122,7 +122,7 @@ def make_provider(
     from bridge.provider.service import Provider
     from bridge.provider.tracker import Tracker
 
-    made = [Backend(make(one), one.limits) for one in backends]
+    made = [Backend(make(one, acts=not read_only), one.limits) for one in backends]
     return Provider(Tracker(made, read_only=read_only), max_run=max_run)
 
 

@@ -234,17 +234,17 @@ class Hosting:
     async def _read(self, pod: _Pod, group: Observed) -> bool:
         """Reads what a pod's helper left. False: there may be more to come, or it cannot be read
         just now, which is no reason to tell nothing of all other pods."""
+        wrote = b""
         try:
             found = await self._record(group.identity)
+            if found is None and self._may_be_short(group):
+                return False
+            if found is None and group.container(INSTALL) is not None:
+                wrote = await self._cloud.tail(group.identity, INSTALL, _WORDS)
         except BridgeError as error:
             _log.info("pod %s: its record: %s", group.identity.uid, error)
             return False
-        if found is None and self._may_be_short(group):
-            return False
-        pod.record, pod.is_read = found, True
-        if found is None and group.container(INSTALL) is not None:
-            wrote = await self._cloud.tail(group.identity, INSTALL, _WORDS)
-            pod.failure = wrote.decode(errors="replace")
+        pod.record, pod.is_read, pod.failure = found, True, wrote.decode(errors="replace")
         return True
 
     def _heard(self, pod: _Pod) -> Record | None:

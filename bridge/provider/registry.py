@@ -18,7 +18,7 @@ from bridge.errors import Invalid
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from bridge.adapter import Adapter
+    from bridge.adapter import Acts, Adapter
     from bridge.config import BackendConfig
 
 PACKAGE = "adapters"
@@ -64,8 +64,9 @@ def options_model(type_: str) -> type[BaseModel] | None:
     return found
 
 
-def make(config: BackendConfig) -> Adapter:
-    """The adapter of a configured backend, not opened. Invalid as `module`, or for its options."""
+def make(config: BackendConfig, *, acts: bool = False) -> Adapter:
+    """The adapter of a configured backend, not opened; unless it `acts`, one that changes nothing
+    by itself. Invalid as `module`, or for its options."""
     found = module(config.type)
     model = options_model(config.type)
     options: Any = config.options
@@ -82,4 +83,6 @@ def make(config: BackendConfig) -> Adapter:
             raise Invalid(f'backend "{config.name}": {words}') from None
     build = getattr(found, "make", found.Adapter)
     made: Adapter = build(config.name, options if model is not None else None)
+    if isinstance(made, Acts) and not acts:
+        made.only_look()
     return made
