@@ -18,7 +18,7 @@ from bridge.errors import Invalid
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from bridge.adapter import Acts, Adapter
+    from bridge.adapter import Adapter
     from bridge.config import BackendConfig
 
 PACKAGE = "adapters"
@@ -83,6 +83,8 @@ def make(config: BackendConfig, *, acts: bool = False) -> Adapter:
             raise Invalid(f'backend "{config.name}": {words}') from None
     build = getattr(found, "make", found.Adapter)
     made: Adapter = build(config.name, options if model is not None else None)
+    from bridge.adapter import Acts  # noqa: PLC0415 - loaded by now
+
     if isinstance(made, Acts) and not acts:
         made.only_look()
     return made
