@@ -13,9 +13,10 @@ import boto3
 from faults_kit import Sky, Trouble
 
 from adapters.fargate import Options, furnish
-from adapters.simulators.aws import Fault, Settings, Simulator
+from adapters.simulators.aws import Fault, Settings, Simulator, Timing
 from bridge.config import BackendConfig
 
+HOUR = 3600.0
 SCALE = 300.0
 """A time scale at which a task is up within a tenth of a second."""
 WATCHER = "watcher"
@@ -137,9 +138,11 @@ class FargateSky(Sky):
 
 
 @asynccontextmanager
-async def fargate(path: Path, **settings: Any) -> AsyncIterator[FargateSky]:
-    """A fresh account."""
-    given = Settings(fargate_vcpus=1000, fargate_spot_vcpus=1000, **settings)
+async def fargate(path: Path, retention: float = HOUR * SCALE) -> AsyncIterator[FargateSky]:
+    """A fresh account. `retention`: for how many of the cloud's seconds stopped tasks are there; by
+    default for a real hour, as for whoever looks at them by this machine's clock."""
+    timing = Timing(retention=retention)
+    given = Settings(fargate_vcpus=1000, fargate_spot_vcpus=1000, timing=timing)
     async with Simulator(given, time_scale=SCALE, run_on="process") as simulator:
         options = await furnish(simulator.endpoint, simulator.environment, "process")
         yield FargateSky(path, simulator, options)

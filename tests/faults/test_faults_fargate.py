@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fargate_sky import FargateSky, fargate
+from fargate_sky import HOUR, FargateSky, fargate
 from faults_kit import PATIENCE, Attended, Trouble, attended, codes, job, proven, storm, until
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ async def test_an_outage_of_five_minutes(sky: FargateSky) -> None:
     async with attended(sky, job(sky, script=script)) as work:
         await until(lambda: sum(work.ran().values()) == 5)
         sky.trouble(Trouble.BROKEN, 1.0)
-        await asyncio.to_thread(sky.skip, 300)
+        sky.simulator.account.clock.skip(300)
         go.touch()
         await until(lambda: sky.refused() >= 5)
         assert {one["status"]["phase"] for one in work.pods()} <= {"Running", "Pending"}
@@ -109,21 +109,22 @@ async def test_an_outage_of_five_minutes(sky: FargateSky) -> None:
 
 
 @pytest.mark.parametrize("hours", [2, 25])
-async def test_nobody_was_there_for_hours(sky: FargateSky, hours: int) -> None:
+async def test_nobody_was_there_for_hours(tmp_path: Path, hours: int) -> None:
     """Stopped tasks vanish after an hour, tokens end after a day. What ended meanwhile has its
     code, from the event that waits in the queue; what runs still runs."""
-    go = sky.path / "go"
-    script = f'if [ "$i" = 4 ]; then until [ -e {go} ]; do sleep 0.05; done; fi'
-    async with attended(sky, job(sky, script=script)) as work:
-        await until(lambda: sum(work.ran().values()) == 5)
-        await work.kill()
-        await stopped(sky, 4)
-        await asyncio.to_thread(sky.skip, hours * 3600)
-        work.begin()
-        go.touch()
-        await work.over()
-        proven(work)
-        await gone(work, sky)
+    async with fargate(tmp_path, retention=HOUR) as sky:
+        go = sky.path / "go"
+        script = f'if [ "$i" = 4 ]; then until [ -e {go} ]; do sleep 0.05; done; fi'
+        async with attended(sky, job(sky, script=script)) as work:
+            await until(lambda: sum(work.ran().values()) == 5)
+            await work.kill()
+            await stopped(sky, 4)
+            await asyncio.to_thread(sky.skip, hours * 3600)
+            work.begin()
+            go.touch()
+            await work.over()
+            proven(work)
+            await gone(work, sky)
 
 
 async def test_a_reclaim_is_a_disruption(sky: FargateSky) -> None:
