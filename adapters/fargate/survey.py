@@ -36,7 +36,7 @@ _NO_HELPER = Finding(
     Severity.WARNING,
     "helper_image",
     "no image has the helper yet: files of ConfigMaps and Secrets, several containers, restarts, "
-    "probes and exec are refused until the configuration names one (docs/fargate.md)",
+    "deadlines, probes and exec are refused until the configuration names one (docs/fargate.md)",
 )
 """An account does not show which image has it."""
 

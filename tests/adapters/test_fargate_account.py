@@ -56,7 +56,7 @@ async def test_an_empty_account_gets_commands_and_they_are_right(moto: str) -> N
         f"bucket {BUCKET}",
     }
     assert missing["helper_image"].severity is Severity.WARNING
-    assert "several containers, restarts, probes and exec are refused" in (
+    assert "several containers, restarts, deadlines, probes and exec are refused" in (
         missing["helper_image"].message
     )
     settings = options_of(found)

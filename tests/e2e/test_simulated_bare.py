@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def test_plain_pods_run_and_the_others_are_refused(paid: PaidPlace) -> None:
     env = {"XDG_CACHE_HOME": str(paid.path / "empty-cache")}
-    plain = paid.write("plain.yaml", pod("hello", container("echo hi"), activeDeadlineSeconds=60))
+    plain = paid.write("plain.yaml", pod("hello", container("echo hi"), restartPolicy="Never"))
     done = paid.do("run", "-f", plain, "--on", "fargate", "--simulate", "-q", env=env)
     assert done.out == "hi\n"
     assert "is not built: `make helper` in a checkout builds it; pods that need it" in done.err
