@@ -76,7 +76,7 @@ def fargate(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     try:
         import boto3  # noqa: F401, PLC0415 - only whether it is there
     except ModuleNotFoundError:
-        raise NotHere('boto3 is not installed: pip install "podbridge[aws]"') from None
+        raise NotHere("boto3 is not installed: install podbridge with its extra aws") from None
     yield from _thousand(environment, home)
     yield from _quiet(environment, home)
 

@@ -85,7 +85,8 @@ def provider(options: Options, region: str) -> Iterator[Grant]:
     yield Grant(("ecs:DescribeClusters",), (arns.cluster,))
     yield Grant(("ecs:RegisterTaskDefinition", "ecs:DescribeTaskDefinition", "ecs:ListTasks"))
     yield Grant(("ecs:RunTask",), (arns.definitions,))
-    yield Grant(("ecs:StopTask", "ecs:DescribeTasks", "ecs:TagResource"), (arns.tasks,))
+    yield Grant(("ecs:StopTask", "ecs:DescribeTasks"), (arns.tasks,))
+    yield Grant(("ecs:TagResource",), (arns.tasks, arns.definitions))
     roles = {options.execution_role, *(one.task_role for one in options.identities)} - {None}
     yield Grant(("iam:PassRole",), tuple(sorted(filter(None, roles))), passed=True)
     yield Grant(("s3:ListBucket",), (arns.bucket,))

@@ -137,7 +137,7 @@ class Clients:
     def _make(self, service: str) -> Any:
         if self._session is None:
             self._session = boto3.session.Session(
-                region_name=self._region, **_credentials(self._endpoint)
+                region_name=self._region, **credentials(self._endpoint)
             )
         # ECS is retried here, where the budgets are and where it is known what may be repeated.
         attempts = 1 if service == "ecs" else 3
@@ -166,9 +166,10 @@ _PACED = frozenset({"ecs", "logs"})
 _THIS_HOST = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-def _credentials(endpoint: str | None) -> dict[str, str]:
-    """Real ones never reach a simulator; else it is the SDK's own chain that finds them."""
-    parts = urlsplit(endpoint or "")
+def credentials(endpoint: str | None = None) -> dict[str, str]:
+    """Real ones never reach a simulator on this host, whether `endpoint` or AWS_ENDPOINT_URL leads
+    there; else it is the SDK's own chain that finds them."""
+    parts = urlsplit(endpoint or os.environ.get("AWS_ENDPOINT_URL") or "")
     if parts.scheme != "http" or parts.hostname not in _THIS_HOST:
         return {}
     return {"aws_access_key_id": SIMULATED, "aws_secret_access_key": SIMULATED}

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import io
 import json
+import logging
 import platform
 import shutil
 import tarfile
@@ -19,7 +20,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from bridge.errors import Unavailable
+from bridge.errors import Unavailable, Unsupported
 from bridge.helper.program import cache_folder, machine_of, program
 
 SIMULATOR = "aws"
@@ -33,6 +34,7 @@ _RULE = {"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]}
 _RETENTION = 7
 """Days: of logs, and of payloads that nobody has removed."""
 _PROGRAM = "helper"
+_log = logging.getLogger(__name__)
 
 
 async def furnish(endpoint: str, environment: Mapping[str, str], run_on: str) -> dict[str, Any]:
@@ -40,7 +42,8 @@ async def furnish(endpoint: str, environment: Mapping[str, str], run_on: str) ->
     behind `endpoint`; the values of the options for it. `environment`: what the simulator tells of
     its region and credentials. `run_on`: what it runs containers on, `process` or `engine`.
 
-    Raises Unsupported where the helper is not built, Unavailable where no engine takes its image.
+    Where the helper is not built the options have none, which is logged: pods that need it are
+    refused. Raises Unavailable where no engine takes its image.
     """
     region = environment.get("AWS_REGION", "us-east-1")
     queue_url = await asyncio.to_thread(_make, endpoint, environment, region)
@@ -57,12 +60,17 @@ async def furnish(endpoint: str, environment: Mapping[str, str], run_on: str) ->
         "queue_url": queue_url,
         "architecture": machine,
     }
-    content = await asyncio.to_thread(program, machine)
     if run_on == "process":
         # Images mean nothing there: it is a program of this host that runs.
+        found["images"] = {"resolve": False}
+    try:
+        content = await asyncio.to_thread(program, machine)
+    except Unsupported as error:
+        _log.warning("%s; pods that need it are refused", error.message)
+        return found
+    if run_on == "process":
         path = await asyncio.to_thread(_placed, content)
         return found | {
-            "images": {"resolve": False},
             "helper_image": "podbridge/helper",
             "helper_program": str(path),
             "tunnel": {"listen": "127.0.0.1", "address": "127.0.0.1"},

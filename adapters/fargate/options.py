@@ -90,7 +90,7 @@ class Options(_Model):
     names. Providers with the same one see each other's pods. Default: podbridge."""
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     """The S3 bucket for orders and payloads. Encrypted, without public access, and with a lifecycle
-    rule that expires `<owner>/payloads/` after a day."""
+    rule that expires `<owner>/payloads/` after seven days."""
     kms_key: str = ""
     """The KMS key with which objects are encrypted. Default: as the bucket is configured."""
     log_group: str = Field(default="/podbridge/pods", min_length=1, max_length=512)
@@ -120,8 +120,9 @@ class Options(_Model):
     platform_version: str = Field(default="LATEST", min_length=1, max_length=32)
     """Fargate's platform version. Default: LATEST."""
     queue_url: str = ""
-    """The SQS queue that gets "ECS Task State Change" events of the cluster. Default: none: changes
-    of running tasks are then seen with the next list."""
+    """The SQS queue that gets "ECS Task State Change" events of the cluster, for this owner alone:
+    what one provider has read, no other sees. Default: none: changes of running tasks are then seen
+    with the next list."""
     images: Images = Images()
     """Names of images."""
     claims: tuple[Claim, ...] = ()

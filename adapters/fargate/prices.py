@@ -26,6 +26,7 @@ import boto3
 from botocore import exceptions as sdk
 from botocore.config import Config
 
+from adapters.fargate.clients import credentials
 from adapters.fargate.errors import translated
 from adapters.fargate.sizes import STORAGE, Size
 from bridge.errors import Unavailable
@@ -168,8 +169,9 @@ def refresh(region: str) -> str:
 
 def _products(region: str) -> Iterator[tuple[str, str]]:
     """(usage without the region's prefix, US dollars)."""
+    own = os.environ.get("AWS_ENDPOINT_URL_PRICING")
     try:
-        client = boto3.session.Session().client(
+        client = boto3.session.Session(**credentials(own)).client(
             "pricing", region_name=_LIST_REGION, config=Config(user_agent_extra="podbridge")
         )
         try:

@@ -13,11 +13,14 @@ from bridge.workload import Workload
 _GIB = 2**30
 _LATE = 60.0
 """Seconds after a pod's hard stop at which its task is stopped, where its helper has not."""
+_BARE = "ends by itself only while podbridge runs"
+"""Of a pod without the helper, whose hard stop nobody else keeps."""
 
 
 def quote(workload: Workload, options: Options, region: str) -> Quote:
     """What its task would cost. Invalid: none can be that large."""
-    size = choose.size(workload, wrapped=check.wraps(workload, options))
+    wrapped = check.wraps(workload, options)
+    size = choose.size(workload, wrapped=wrapped)
     disk = choose.disk(workload)
     if size is None or disk is None:
         raise Invalid(f"pod {workload.identity.name} fits no task of Fargate")
@@ -28,6 +31,7 @@ def quote(workload: Workload, options: Options, region: str) -> Quote:
     if disk:
         billed["ephemeral-storage"] = disk * _GIB
     spot = choose.is_spot(workload, options)
+    words = _words(machine, disk, options, spot=spot) if hourly else _unknown(region)
     return Quote(
         account=options.execution_role.split(":")[4],
         region=region,
@@ -40,7 +44,7 @@ def quote(workload: Workload, options: Options, region: str) -> Quote:
         # Billing begins with the images' download, and a task that never runs is given up.
         around=options.start_deadline + _LATE,
         spot=spot,
-        words=_words(machine, disk, options, spot=spot) if hourly else _unknown(region),
+        words=words if wrapped else f"{words}; {_BARE}",
     )
 
 

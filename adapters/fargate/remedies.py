@@ -12,6 +12,8 @@ from typing import Any
 
 RETENTION = 14
 """Days that logs are kept."""
+EXPIRY = 7
+"""Days after which what a pod was given is gone."""
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -76,15 +78,19 @@ def encryption(name: str, region: str) -> str:
     return command("s3api", "put-bucket-encryption", *words, region=region)
 
 
-def lifecycle(name: str, region: str, owner: str) -> str:
-    """What a pod was given is gone a day later, whoever has died meanwhile."""
+def lifecycle(name: str, region: str, owner: str, others: Sequence[Any] = ()) -> str:
+    """What a pod was given is gone a week later, whoever has died meanwhile. `others`: the rules
+    that the bucket has, which stay: a bucket's rules are replaced as a whole."""
     rule = {
         "ID": f"{owner}-payloads",
         "Status": "Enabled",
         "Filter": {"Prefix": f"{owner}/payloads/"},
-        "Expiration": {"Days": 1},
+        "Expiration": {"Days": EXPIRY},
     }
-    given = ("--bucket", name, "--lifecycle-configuration", json.dumps({"Rules": [rule]}))
+    rules = [*(one for one in others if one.get("ID") != rule["ID"]), rule]
+    # Dates of rules come from the SDK as such.
+    wanted = json.dumps({"Rules": rules}, default=str)
+    given = ("--bucket", name, "--lifecycle-configuration", wanted)
     return command("s3api", "put-bucket-lifecycle-configuration", *given, region=region)
 
 

@@ -32,6 +32,14 @@ VCPUS = "L-3032A538"
 _THREADS = 8
 _SUBNETS, _PAGE = 16, 100
 
+_NO_HELPER = Finding(
+    Severity.WARNING,
+    "helper_image",
+    "no image has the helper yet: files of ConfigMaps and Secrets, several containers, restarts, "
+    "deadlines, probes and exec are refused until the configuration names one (docs/fargate.md)",
+)
+"""An account does not show which image has it."""
+
 Setting = tuple[str, Any, str]
 
 
@@ -73,6 +81,7 @@ class _Surveyor:
             self._queue,
         ):
             parts.append(await look())
+        self._missing.append(_NO_HELPER)
         settings = [one for part in parts for one in part]
         where = f"account {self._account}, {self._region}, as {who['Arn']}"
         return Survey(where, settings, self._missing, self._complete)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-from adapters.fargate import access, remedies
+from adapters.fargate import access, bucket, remedies
 from adapters.fargate.access import Grant
 from adapters.fargate.clients import Clients
 from adapters.fargate.network import Way, ways
@@ -25,12 +25,6 @@ QUOTAS = {"on-demand": "L-3032A538", "spot": "L-36FBB829"}
 _FEW_VCPUS, _MORE_VCPUS = 16, 64
 """What new accounts have is less; what to ask for."""
 _FEW_ADDRESSES = 16
-_BUCKET = (
-    ("get_bucket_encryption", "ServerSideEncryptionConfigurationNotFoundError", "not encrypted"),
-    ("get_public_access_block", "NoSuchPublicAccessBlockConfiguration", "not closed to the public"),
-    ("get_bucket_lifecycle_configuration", "NoSuchLifecycleConfiguration", "never tidied up"),
-)
-"""(call, the error where it is not configured, what the bucket then is)."""
 
 Found = list[Finding]
 
@@ -219,20 +213,27 @@ class _Verification:
         except Unauthorized as error:
             words = f"it is not ours to use: {error.message}"
             return [Finding(_PROBLEM, subject, words)]
-        mended = (
-            remedies.encryption(name, region),
-            remedies.public_access(name, region),
-            remedies.lifecycle(name, region, owner),
-        )
         found = []
-        for (action, absent, words), remedy in zip(_BUCKET, mended, strict=True):
+        for one in bucket.SETTINGS:
             try:
-                await self._clients.call("s3", action, Bucket=name)
+                answer = await self._setting(name, one)
             except BridgeError as error:
-                if absent not in error.message:
-                    words, remedy = f"could not be looked at: {error.message}", ""  # noqa: PLW2901 - said instead
-                found.append(Finding(_WARNING, subject, words, remedy))
+                words = f"could not be looked at: {error.message}"
+                found.append(Finding(_WARNING, subject, words))
+                continue
+            if not one.holds(answer, owner):
+                remedy = one.remedy(name, region, owner, answer)
+                found.append(Finding(_WARNING, subject, one.otherwise, remedy))
         return found or [Finding(_OK, subject, "encrypted, closed to the public, tidied up")]
+
+    async def _setting(self, name: str, one: bucket.Setting) -> dict[str, Any]:
+        """What the bucket has of it; empty: nothing is configured."""
+        try:
+            return await self._clients.call("s3", one.call, Bucket=name)
+        except BridgeError as error:
+            if one.absent not in error.message:
+                raise
+            return {}
 
     async def _queue(self) -> Found:
         url = self._options.queue_url

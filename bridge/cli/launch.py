@@ -84,7 +84,12 @@ def _run(
         run = _create(asked, objects, target)
         if most.bills:
             run.record_prices(tariff_of(most))
-    return _enter(run, target, asked, timeout, most)
+    try:
+        return _enter(run, target, asked, timeout, most)
+    finally:
+        if asked.simulate:
+            # Its cloud ends now, whether anybody came to attend it or not.
+            run.remove()
 
 
 def longest_run(objects: Objects, max_run: float) -> float:

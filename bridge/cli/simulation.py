@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,18 +47,63 @@ def simulation(
         clouds = ", ".join(dict.fromkeys(_cloud(one.type) for one in chosen))
         where = f"containers on {engine}" if engine else "plain processes"
         click.echo(plain(f"{clouds}: simulated here, {where}; nothing is billed"), err=True)
-        if not engine:
-            click.echo(PROCESS_WARNING, err=True)
-    with ExitStack() as stack:
-        loop = stack.enter_context(_Loop())
-        endpoints: dict[str, Any] = {}
-        made = []
-        for one in chosen:
-            cloud = _cloud(one.type)
-            if cloud not in endpoints:
-                endpoints[cloud] = stack.enter_context(_started(loop, cloud, run_on))
-            made.append(loop.run(_furnished(one, endpoints[cloud], run_on)))
-        yield tuple(made)
+    if not engine:
+        click.echo(PROCESS_WARNING, err=True)
+    stack = ExitStack()
+    try:
+        with _uninterrupted() as came:
+            made = _set_up(stack, chosen, run_on)
+        if came:
+            raise SystemExit(128 + came[0])
+        yield made
+    finally:
+        with _uninterrupted():
+            stack.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[list[int]]:
+    """Signals are only noted meanwhile: a cloud that is half there could not be taken down."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _set_up(
+    stack: ExitStack, chosen: Sequence[BackendConfig], run_on: str
+) -> tuple[BackendConfig, ...]:
+    """The backends in their clouds, which `stack` ends."""
+    loop = stack.enter_context(_Loop())
+    clouds: dict[str, Any] = {}
+    made = []
+    for one in chosen:
+        cloud = _cloud(one.type)
+        if cloud not in clouds:
+            clouds[cloud] = stack.enter_context(_started(loop, cloud, run_on))
+        made.append(loop.run(_furnished(one, clouds[cloud], run_on)))
+    stack.enter_context(_ended_in_order())
+    return tuple(made)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, with all that was begun."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _choose(config: Config, on: str | None) -> tuple[BackendConfig, ...]:

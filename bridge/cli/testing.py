@@ -33,6 +33,12 @@ class Verified:
 
     backend: str
     findings: tuple[Finding, ...]
+    simulated: bool = False
+
+    @property
+    def bad(self) -> bool:
+        """Whether pods cannot run there."""
+        return any(one.severity == "problem" for one in self.findings)
 
 
 async def verify(backends: Sequence[BackendConfig]) -> list[Verified]:
@@ -45,9 +51,10 @@ async def _verify(config: BackendConfig) -> Verified:
     from bridge.provider.registry import make
 
     adapter = make(config)
+    simulated = adapter.simulated or config.simulated
     try:
         if isinstance(adapter, Verifies):
-            return Verified(config.name, tuple(await adapter.verify()))
+            return Verified(config.name, tuple(await adapter.verify()), simulated)
         async with asyncio.timeout(OPENING):
             await adapter.open()
             try:
@@ -60,19 +67,19 @@ async def _verify(config: BackendConfig) -> Verified:
         found = Finding(Severity.PROBLEM, "backend", words)
     except BridgeError as error:
         found = Finding(Severity.PROBLEM, "backend", error.message)
-    return Verified(config.name, (found,))
+    return Verified(config.name, (found,), simulated)
 
 
 def tell_verified(verified: Sequence[Verified], output: str | None) -> int:
     """Prints it; the exit code: 3 where pods cannot run somewhere."""
     from bridge.cli.output import print_table, print_value
 
-    bad = any(each.severity == "problem" for one in verified for each in one.findings)
+    code = 3 if any(one.bad for one in verified) else 0
     if output in ("json", "yaml"):
-        print_value([_plain(one) for one in verified], output)
-        return 3 if bad else 0
+        print_value([_verified(one) for one in verified], output)
+        return code
     rows = [
-        [one.backend, each.severity.value, each.subject, each.message]
+        [_row(one), each.severity.value, each.subject, each.message]
         for one in verified
         for each in one.findings
     ]
@@ -80,14 +87,19 @@ def tell_verified(verified: Sequence[Verified], output: str | None) -> int:
     for one in verified:
         for each in one.findings:
             if each.remedy:
-                print(plain(f"\n{one.backend}: {each.subject}: {each.message}. What mends it:"))
+                print(plain(f"\n{_row(one)}: {each.subject}: {each.message}. What mends it:"))
                 print(plain("\n".join(f"  {line}" for line in each.remedy.splitlines())))
-    return 3 if bad else 0
+    return code
 
 
-def _plain(one: Verified) -> dict[str, Any]:
+def _row(one: Verified | Flown) -> str:
+    return f"{one.backend} (simulated)" if one.simulated else one.backend
+
+
+def _verified(one: Verified) -> dict[str, Any]:
     return {
         "backend": one.backend,
+        **({"simulated": True} if one.simulated else {}),
         "findings": [
             {
                 "severity": each.severity.value,
@@ -120,6 +132,7 @@ class Flown:
     backend: str
     steps: tuple[Step, ...] = ()
     problem: str = ""
+    simulated: bool = False
 
     @property
     def good(self) -> bool:
@@ -145,7 +158,7 @@ def _send(backend: BackendConfig, asked: Canary, output: str | None) -> Flown:
     from bridge.provider.registry import module
 
     if module(backend.type).Adapter.simulated:
-        return Flown(backend.name, problem="nothing really runs there")
+        return Flown(backend.name, problem="nothing really runs there", simulated=True)
     word = f"canary-{secrets.token_hex(8)}"
     made = objects(word, asked.image or IMAGE)
     target = Target((backend,), None, longest_run(made, asked.max_run))
@@ -154,7 +167,8 @@ def _send(backend: BackendConfig, asked: Canary, output: str | None) -> Flown:
         if problem := verdicts[0].problem:
             raise Unavailable(problem)
         most = bill(verdicts, target.max_run, eligible_names(verdicts, [backend]))
-        settle(most, asked.limits, output=output or "text", quiet=False)
+        # It says so on stderr, whatever the answer is to be.
+        settle(most, asked.limits, output="text", quiet=False)
         if output is None:
             click.echo(f"{backend.name}: a canary is on its way", err=True)
         steps: list[Step] = []
@@ -166,32 +180,39 @@ def _send(backend: BackendConfig, asked: Canary, output: str | None) -> Flown:
         if code := asyncio.run(until_interrupted(work())):
             raise click.exceptions.Exit(code)
     except BridgeError as error:
-        return Flown(backend.name, problem=error.message)
-    return Flown(backend.name, tuple(steps))
+        return Flown(backend.name, problem=error.message, simulated=backend.simulated)
+    return Flown(backend.name, tuple(steps), simulated=backend.simulated)
 
 
 def tell_canaries(flown: Sequence[Flown], output: str | None) -> int:
     """Prints it; the exit code: 1 where something went wrong, 3 where none could be sent."""
     from bridge.cli.output import print_table, print_value
 
-    code = 0 if all(one.good for one in flown) else 1 if any(one.steps for one in flown) else 3
+    code = _code(flown)
     if output in ("json", "yaml"):
         print_value([_canary(one) for one in flown], output)
         return code
     rows = []
     for one in flown:
         if one.problem:
-            rows.append([one.backend, "launch", "failed", "-", one.problem])
+            rows.append([_row(one), "launch", "failed", "-", one.problem])
         for step in one.steps:
             result = "ok" if step.good else "failed"
-            rows.append([one.backend, step.name, result, f"{step.seconds:.1f} s", step.words])
+            rows.append([_row(one), step.name, result, f"{step.seconds:.1f} s", step.words])
     print_table(["BACKEND", "STEP", "RESULT", "TOOK", "MESSAGE"], rows)
     return code
+
+
+def _code(flown: Sequence[Flown]) -> int:
+    if all(one.good for one in flown):
+        return 0
+    return 1 if any(one.steps for one in flown) else 3
 
 
 def _canary(one: Flown) -> dict[str, Any]:
     return {
         "backend": one.backend,
+        **({"simulated": True} if one.simulated else {}),
         "good": one.good,
         **({"problem": one.problem} if one.problem else {}),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -205,3 +226,29 @@ def _canary(one: Flown) -> dict[str, Any]:
             for step in one.steps
         ],
     }
+
+
+# One after the other.
+
+
+def verify_and_send(backends: Sequence[BackendConfig], asked: Canary, output: str | None) -> int:
+    """Verifies, then sends canaries where nothing stands in their way, and prints both; the exit
+    code: 3 where pods cannot run somewhere, else as of `tell_canaries`."""
+    from bridge.cli.output import print_value
+
+    verified = asyncio.run(verify(backends))
+    bad = {one.backend for one in verified if one.bad}
+    free = [one for one in backends if one.name not in bad]
+    if output in ("json", "yaml"):
+        flown = send_canaries(free, asked, output)
+        found = {
+            "verified": [_verified(one) for one in verified],
+            "canaries": [_canary(one) for one in flown],
+        }
+        print_value(found, output)
+        return max(3 if bad else 0, _code(flown))
+    code = tell_verified(verified, output)
+    if not free:
+        return code
+    print()
+    return max(code, tell_canaries(send_canaries(free, asked, output), output))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +72,29 @@ def choose_backends(config: Config, on: str | None) -> tuple[BackendConfig, ...]
             chosen.append(BackendConfig(name=word, type=word))
             continue
         if word not in configured:
-            near = _nearest(word, [*configured, *types()])
-            allowed = ", ".join(sorted({*configured, *_bare_types()}))
-            raise Invalid(
-                violations=[Violation("--on", f'found "{word}"; allowed: {allowed}{near}')]
-            )
+            raise Invalid(violations=[Violation("--on", _why_not(word, configured))])
         chosen += [known[place.name] for place in eligible(places, [word], "--on")]
     if not chosen:
         raise Invalid(violations=[Violation("--on", "names no backend")])
     return tuple(dict.fromkeys(chosen))
+
+
+def _why_not(word: str, configured: Set[str]) -> str:
+    """Why `--on` cannot name this, and what can be done."""
+    from bridge.provider.registry import module, types
+
+    if word not in types():
+        near = _nearest(word, [*configured, *types()])
+        allowed = ", ".join(sorted({*configured, *_bare_types()}))
+        return f'found "{word}"; allowed: {allowed}{near}'
+    found = module(word)
+    ways = []
+    if cloud := getattr(found, "CLOUD", ""):
+        ways.append(f"podbridge init {cloud} makes a configuration")
+    if getattr(found, "SIMULATOR", ""):
+        ways.append("--simulate needs none")
+    advice = ", and ".join(ways) or "podbridge config schema says how"
+    return f'"{word}" is not configured: {advice}'
 
 
 def _bare_types() -> list[str]:

@@ -54,7 +54,7 @@ def module(type_: str) -> ModuleType:
             raise
         raise Invalid(
             f'backend type "{type_}" needs the package {error.name}, which is not installed: '
-            f'pip install "podbridge[{extra}]"'
+            f"install podbridge with its extra {extra}"
         ) from error
 
 

@@ -14,8 +14,9 @@ from xml.sax.saxutils import escape
 import pytest
 from moto_kit import REGION, Account, gateway, moto
 
-from adapters.fargate import Adapter, Options, remedies, survey
+from adapters.fargate import Adapter, Options, bucket, remedies, survey
 from adapters.fargate.access import execution, provider
+from adapters.fargate.clients import credentials
 from adapters.fargate.network import Way, ways
 from adapters.fargate.trust import is_for_tasks
 from bridge.adapter import Finding, Severity, Survey, Verifies
@@ -48,11 +49,16 @@ async def test_an_empty_account_gets_commands_and_they_are_right(moto: str) -> N
     missing = by_subject(found.missing)
     assert set(missing) == {
         "service-quotas",  # moto has none for Fargate
+        "helper_image",
         "cluster podbridge",
         "role podbridge-execution",
         "log group /podbridge/pods",
         f"bucket {BUCKET}",
     }
+    assert missing["helper_image"].severity is Severity.WARNING
+    assert "several containers, restarts, deadlines, probes and exec are refused" in (
+        missing["helper_image"].message
+    )
     settings = options_of(found)
     assert settings["public_ip"] is True
     assert len(settings["subnets"]) == 3
@@ -65,7 +71,7 @@ async def test_an_empty_account_gets_commands_and_they_are_right(moto: str) -> N
         for line in one.remedy.splitlines():
             account.run(line)
     again = await survey(REGION, moto)
-    assert set(by_subject(again.missing)) == {"service-quotas"}
+    assert set(by_subject(again.missing)) == {"service-quotas", "helper_image"}
     assert options_of(again) == settings
     Options.model_validate(settings)
 
@@ -279,7 +285,101 @@ async def test_wrong_ids_and_settings(iam: dict[str, Any], moto: str) -> None:
     assert {"not closed to the public", "never tidied up"} <= said
 
 
+@pytest.mark.slow
+async def test_a_bucket_that_is_configured_otherwise(iam: dict[str, Any], moto: str) -> None:
+    account = Account(moto)
+    options, subject = made(account), f"bucket {BUCKET}"
+    for line in remedies.bucket(BUCKET, REGION, options.owner).splitlines():
+        account.run(line)
+    blocks = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
+    account.call(
+        "s3",
+        "put_public_access_block",
+        Bucket=BUCKET,
+        PublicAccessBlockConfiguration={**blocks, "RestrictPublicBuckets": False},
+    )
+    other = {
+        "ID": "reports",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "reports/"},
+        "Expiration": {"Days": 30},
+    }
+    account.call(
+        "s3",
+        "put_bucket_lifecycle_configuration",
+        Bucket=BUCKET,
+        LifecycleConfiguration={"Rules": [other]},
+    )
+    adapter = Adapter("fargate", options)
+    found = [one for one in await adapter.verify() if one.subject == subject]
+    assert [one.message for one in found] == ["not closed to the public", "never tidied up"]
+    for one in found:
+        account.run(one.remedy)
+    (mended,) = [one for one in await adapter.verify() if one.subject == subject]
+    assert mended.message == "encrypted, closed to the public, tidied up"
+    rules = account.call("s3", "get_bucket_lifecycle_configuration", Bucket=BUCKET)["Rules"]
+    assert [(one["ID"], one["Expiration"]["Days"]) for one in rules] == [
+        ("reports", 30),
+        ("podbridge-payloads", 7),
+    ]
+
+
 # Pure.
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"Filter": {"Prefix": "mine/"}}, True),
+        ({"Filter": {}}, True),
+        ({"Filter": {"Prefix": "mine/payloads/x"}}, False),
+        ({"Filter": {"Prefix": "other/"}}, False),
+        ({"Filter": {"Tag": {"Key": "a", "Value": "b"}}}, False),
+        ({"Filter": {"And": {"Prefix": "mine/", "ObjectSizeLessThan": 1}}}, False),
+        ({"Status": "Disabled"}, False),
+        ({"Expiration": {"ExpiredObjectDeleteMarker": True}}, False),
+        ({"Expiration": {}}, False),
+    ],
+)
+def test_which_rule_removes_payloads(change: dict[str, Any], *, expected: bool) -> None:
+    rule = {
+        "Status": "Enabled",
+        "Filter": {"Prefix": "mine/payloads/"},
+        "Expiration": {"Days": 7},
+        **change,
+    }
+    assert bucket.tidied({"Rules": [rule]}, "mine") is expected
+
+
+def test_rules_of_the_older_form() -> None:
+    rule = {"Status": "Enabled", "Expiration": {"Days": 7}}
+    assert bucket.tidied({"Rules": [{**rule, "Prefix": "mine/"}]}, "mine")
+    assert not bucket.tidied({"Rules": [{**rule, "Prefix": "others/"}]}, "mine")
+    assert bucket.tidied({"Rules": [rule]}, "mine")
+    assert not bucket.tidied({}, "mine")
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "expected"),
+    [
+        ("http://127.0.0.1:4566", "", True),
+        ("", "http://127.0.0.1:4566", True),
+        ("", "http://localhost:4566", True),
+        ("https://s3.example", "http://127.0.0.1:4566", False),
+        ("", "https://127.0.0.1:4566", False),
+        ("", "http://aws.example", False),
+        ("", "", False),
+    ],
+)
+def test_no_real_keys_reach_a_simulator(
+    monkeypatch: pytest.MonkeyPatch, option: str, variable: str, *, expected: bool
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", variable)
+    given = {"aws_access_key_id": "simulated", "aws_secret_access_key": "simulated"}
+    assert credentials(option) == (given if expected else {})
 
 
 @pytest.mark.parametrize(
@@ -372,6 +472,10 @@ def test_what_is_asked_for_names_what_is_ours() -> None:
     )
     assert grants["ecs:StopTask"].resources == (
         "arn:aws-cn:ecs:cn-north-1:123456789012:task/podbridge/*",
+    )
+    assert grants["ecs:TagResource"].resources == (
+        "arn:aws-cn:ecs:cn-north-1:123456789012:task/podbridge/*",
+        "arn:aws-cn:ecs:cn-north-1:123456789012:task-definition/podbridge-*:*",
     )
     actions = [action for one in execution(options, "cn-north-1") for action in one.actions]
     assert "secretsmanager:GetSecretValue" in actions

@@ -18,7 +18,7 @@ from adapters.fargate.options import Options
 from adapters.fargate.quote import quote
 from adapters.fargate.sizes import Size
 from bridge.errors import Unauthorized, Unavailable
-from bridge.workload import Container, EmptyDir, Identity, Resources, Role, Workload
+from bridge.workload import Container, EmptyDir, HelperUse, Identity, Resources, Role, Workload
 
 D = Decimal
 OPTIONS = {
@@ -92,6 +92,13 @@ def test_what_else_makes_up_the_price() -> None:
     assert found.hourly == D("0.03238") / 4 + D("0.00356") / 2 + 10 * D("0.000111") + D("0.005")
 
 
+def test_a_pod_without_the_helper_needs_podbridge_for_its_end() -> None:
+    for region in ("us-east-1", "eu-nowhere-1"):
+        bare = quote(pod(helper=HelperUse.NEVER), Options(**OPTIONS), region)
+        assert bare.words.endswith("; ends by itself only while podbridge runs")
+        assert "ends by itself" not in quote(pod(), Options(**OPTIONS), region).words
+
+
 def test_an_unknown_region_says_what_to_do() -> None:
     found = quote(pod(), Options(**OPTIONS), "eu-nowhere-1")
     assert found.hourly is None
@@ -148,6 +155,7 @@ class PriceList(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         status, answer = 200, {}
+        self.answers["authorization"] = self.headers["Authorization"]
         if error := self.answers.get("error"):
             status, answer = 400, {"__type": error, "message": "no"}
         elif self.headers["X-Amz-Target"] != "AWSPriceListService.GetProducts":
@@ -189,6 +197,8 @@ def price_list(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 def test_prices_are_read_and_kept(price_list: dict[str, Any]) -> None:
     said = prices.refresh("eu-central-1")
     assert said.startswith("read 6 prices of eu-central-1 from the AWS Price List; kept in ")
+    # Real keys are for AWS alone.
+    assert "Credential=simulated/" in price_list["authorization"]
     table = prices.known("eu-central-1")
     assert table is not None
     assert table.vcpu == {"amd64": D("0.04656"), "arm64": D("0.03725")}

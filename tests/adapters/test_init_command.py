@@ -68,6 +68,8 @@ def test_it_writes_a_configuration_and_overwrites_none(tmp_path: Path, moto: str
     file.write_text("max_run: 1h\n")
     done = init(tmp_path, moto, "--config", str(file), "init", "aws", code=2)
     assert f"{file} exists, and is not overwritten" in done.stderr
+    # What is missing is said all the same.
+    assert "warning: helper_image: no image has the helper yet" in done.stderr
     assert file.read_text() == "max_run: 1h\n"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from e2e_kit import PATIENCE, ROOT, Done, Place
+from e2e_kit import PATIENCE, ROOT, Done, Going, Place
 
 PAID = """
 from __future__ import annotations
@@ -152,6 +152,22 @@ class PaidPlace(Place):
         assert "Traceback" not in done.err, done.said
         assert done.code == code, done.said
         return done
+
+    def begin(self, *words: str) -> Going:
+        """A command that goes on."""
+        out, err = self.path / "going.out", self.path / "going.err"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                self.command(*words),
+                cwd=ROOT,
+                env=self.surroundings,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        going = Going(process, out, err)
+        self.going.append(going)
+        return going
 
     def do_on_terminal(self, answer: str, *words: str) -> tuple[int, str]:
         """(exit code, all of its words) of a command on a terminal, where `answer` is typed as soon

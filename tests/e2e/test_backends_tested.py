@@ -37,6 +37,9 @@ def test_a_canary_above_the_limit_is_not_sent(paid: PaidPlace) -> None:
     paid.write("config/podbridge/config.yaml", "confirm_above: 1\n")
     done = paid.do("backends", "paid", "--canary", code=3)
     assert "--yes: required" in done.out
+    done = paid.do("backends", "paid", "--canary", "-o", "json", code=3)
+    assert "paid: account 4711, here-1;" in done.err
+    assert "--yes: required" in json.loads(done.out)[0]["problem"]
     paid.do("backends", "paid", "--canary", "--yes")
     assert paid.run_names() == []
 
@@ -55,7 +58,7 @@ def test_where_nothing_runs_none_is_sent(paid: PaidPlace) -> None:
 
 def test_a_canary_on_a_simulated_cloud(paid: PaidPlace) -> None:
     done = paid.do("backends", "clouded", "--canary", "--simulate")
-    assert "clouded   clean-up    ok" in done.out
+    assert "clouded (simulated)   clean-up    ok" in done.out
     assert "(simulated)" in done.err
 
 
@@ -77,6 +80,36 @@ def test_findings_and_what_mends_them(paid: PaidPlace) -> None:
         "remedy": "cloud make-route s-1",
     }
     assert paid.do("backends", "process", "--verify").code == 0
+
+
+def test_a_canary_only_where_nothing_is_in_its_way(paid: PaidPlace) -> None:
+    both = ("backends", "paid,process", "--verify", "--canary")
+    done = paid.do(*both, code=3)
+    findings, canaries = done.out.split("\n\n")[0], done.out.split("\n\n")[-1]
+    assert "it has no way out" in findings
+    rows = [line.split()[0] for line in canaries.splitlines()]
+    assert rows == ["BACKEND", "process", "process", "process"]
+    found = json.loads(paid.do(*both, "-o", "json", code=3).out)
+    assert [one["backend"] for one in found["verified"]] == ["paid", "process"]
+    assert [(one["backend"], one["good"]) for one in found["canaries"]] == [("process", True)]
+    done = paid.do("backends", "paid", "--verify", "--canary", code=3)
+    assert "exit code" not in done.out
+
+
+def test_what_is_simulated_says_so(paid: PaidPlace) -> None:
+    asked = ("backends", "clouded", "--simulate", "-o", "json")
+    (one,) = json.loads(paid.do(*asked, "--verify", code=3).out)
+    assert (one["backend"], one["simulated"]) == ("clouded", True)
+    done = paid.do("backends", "clouded", "--simulate", "--verify", code=3)
+    assert done.out.splitlines()[1].startswith("clouded (simulated)   ok")
+    (one,) = json.loads(paid.do("backends", "null", "--canary", "-o", "json", code=3).out)
+    assert one["simulated"] is True
+
+
+def test_what_is_for_canaries_alone(paid: PaidPlace) -> None:
+    for flags in (("--yes",), ("--image", "busybox")):
+        done = paid.do("backends", "process", "--verify", *flags, code=2)
+        assert f"{flags[0]} goes with --canary" in done.err
 
 
 def test_which_backends(paid: PaidPlace) -> None:

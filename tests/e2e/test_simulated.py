@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 
 import pytest
 from e2e_kit import ROOT, container, job, pod
@@ -72,6 +73,19 @@ def test_nothing_is_asked_and_the_limit_holds(paid: PaidPlace) -> None:
     file = paid.write("pod.yaml", pod("endless", "exit 0", restartPolicy="OnFailure"))
     paid.do("run", "-f", file, "--on", "clouded", "--simulate")
     paid.do("run", "-f", file, "--on", "clouded", "--simulate", "--max-cost", "1", code=3)
+
+
+@pytest.mark.parametrize("moment", ["aws: simulated here", "clouded (simulated): account"])
+def test_ctrl_c_leaves_nothing(paid: PaidPlace, moment: str) -> None:
+    file = bounded(paid, "sleep 1000")
+    going = paid.begin("run", "-f", file, "--on", "clouded", "--simulate")
+    going.says(moment)
+    going.signal(signal.SIGINT)
+    done = going.end()
+    assert done.code == 130, done.said
+    assert "destroyed" not in done.err
+    assert "Traceback" not in done.err
+    assert paid.run_names() == []
 
 
 def test_plan_check_and_backends(paid: PaidPlace) -> None:

@@ -28,6 +28,7 @@ Examples:
   podbridge backends process --capabilities -o json
   podbridge backends --verify                    permissions, IDs, quotas; and what mends them
   podbridge backends fargate --canary            one pod that exits 7, for a fraction of a cent
+  podbridge backends fargate --verify --canary   the canary only where nothing is in its way
   podbridge backends fargate --canary --simulate
 
 Types that need no configuration are there by themselves; the others are configured:
@@ -90,14 +91,17 @@ def command(
     from bridge.cli.testing import Canary
     from bridge.cli.wiring import bare_backends, choose_backends, load_config
 
+    if not canary and (image or yes):
+        flag = "--image" if image else "--yes"
+        raise click.UsageError(f"{flag} goes with --canary")
     config = load_config(obj["config"])
     if verify or canary:
         limits = Limits(None, config.confirm_above, yes=yes)
         asked = Canary(image, limits, config.max_run) if canary else None
         if simulate:
             with simulation(config, name) as simulated:
-                return _test(simulated, asked, output)
-        return _test(_named(config, name), asked, output)
+                return _test(simulated, asked, output, first=verify)
+        return _test(_named(config, name), asked, output, first=verify)
     if capabilities:
         if name is None:
             raise Invalid(violations=[Violation("--capabilities", "needs a backend's name")])
@@ -126,10 +130,21 @@ def _named(config: Config, name: str | None) -> Sequence[BackendConfig]:
     return choose_backends(config, name)
 
 
-def _test(backends: Sequence[BackendConfig], canary: Canary | None, output: str | None) -> int:
-    from bridge.cli.testing import send_canaries, tell_canaries, tell_verified, verify
+def _test(
+    backends: Sequence[BackendConfig], canary: Canary | None, output: str | None, *, first: bool
+) -> int:
+    """`first`: verified before any canary is sent."""
+    from bridge.cli.testing import (
+        send_canaries,
+        tell_canaries,
+        tell_verified,
+        verify,
+        verify_and_send,
+    )
 
     if canary is not None:
+        if first:
+            return verify_and_send(backends, canary, output)
         return tell_canaries(send_canaries(backends, canary, output), output)
     return tell_verified(asyncio.run(verify(backends)), output)
 
@@ -156,15 +171,16 @@ async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
         message = f"no answer within {OPENING:g} seconds"
     except BridgeError as error:
         message = error.message
-    if not message and adapter.simulated:
-        message = "simulated: nothing really runs"
-    elif not message and backend.simulated:
-        message = "simulated: nothing is billed"
+    said = ""
+    if adapter.simulated:
+        said = "simulated: nothing really runs"
+    elif backend.simulated:
+        said = "simulated: nothing is billed"
     return _Seen(
         backend.name,
         backend.type,
         ready=pods is not None,
-        message=message,
+        message="; ".join(filter(None, (said, message))),
         configured=backend in config.backends,
         simulated=adapter.simulated or backend.simulated,
         pods=pods,

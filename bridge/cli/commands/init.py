@@ -54,12 +54,12 @@ def command(
     file = config_file(obj["config"])
     for type_, one in surveyed.items():
         click.echo(f"{type_}: {one.who}", err=True)
+    _tell_missing(surveyed.values())
     if dry_run:
         print(text, end="")
     elif all(one.complete for one in surveyed.values()):
         check_text(text, str(file), options_model)
         _write(file, text)
-    _tell_missing(surveyed.values())
     if not all(one.complete for one in surveyed.values()):
         raise Unavailable("no configuration can be made of this yet: run it again after that")
     if not dry_run:

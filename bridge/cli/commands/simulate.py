@@ -80,7 +80,7 @@ def aws(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
             raise
-        words = f'needs the package {error.name}: pip install "podbridge[aws]"'
+        words = f"needs the package {error.name}: install podbridge with its extra aws (boto3)"
         raise Invalid(violations=[Violation("simulate aws", words)]) from None
     settings = load(scenario) if scenario is not None else Settings()
     made = Simulator(settings, host=listen, port=port, time_scale=time_scale, run_on=run_on)
