@@ -86,8 +86,11 @@ class TestDeprived(EngineContract):
         await adapter.run(pod)
         onlooker = await bench.adapter()
         await onlooker.list()
-        await exit_of(adapter, pod.identity)
+        for one in (adapter, onlooker):
+            # Its last word may be in the log a moment after the helper tells that it has ended.
+            await until(one, pod.identity, lambda seen: seen.ended)
         written = await log(adapter, pod.identity)
+        assert written
         assert await exit_of(onlooker, pod.identity) == await exit_of(adapter, pod.identity)
         assert await log(onlooker, pod.identity) == written
 
