@@ -21,8 +21,8 @@ from bridge.workload import Identity, Key
 
 _TRIES = 4
 """Looks at most, where each fails since something went meanwhile."""
-_LEFT_OUT, _GOING = "no such container", "no such process"
-"""Podman's words, with status 500: of a list, and of a container whose process is just ending."""
+_GOING = ("no such container", "no such process")
+"""Podman's words, with status 500, of what is just going: of a list, or of one container."""
 
 
 class Sight:
@@ -102,23 +102,23 @@ class Sight:
         return found
 
     async def _listing(self, filters: Mapping[str, Any]) -> Any:
-        return await _again(_LEFT_OUT, lambda: self._engine.containers(filters))
+        return await _again(lambda: self._engine.containers(filters))
 
     async def _inspect(self, container: str) -> Entry | None:
         url = f"containers/{part(container)}/json"
         try:
-            return inspected(await _again(_GOING, lambda: self._engine.call("GET", url)))
+            return inspected(await _again(lambda: self._engine.call("GET", url)))
         except NotFound:
             return None
 
 
-async def _again(words: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-    """An answer of the engine. Podman fails, with those words, where something goes while it looks:
-    it is asked again, a few times."""
+async def _again(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """An answer of the engine. Podman fails, with words of its own, where something goes while it
+    looks: it is asked again, a few times."""
     for _ in range(_TRIES - 1):
         try:
             return await ask()
         except Refused as error:
-            if words not in error.message:
+            if not any(words in error.message for words in _GOING):
                 raise
     return await ask()

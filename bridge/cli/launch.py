@@ -16,7 +16,7 @@ import click
 from bridge.cli.asked import Asked, load_objects, pod_specs, seconds_of
 from bridge.cli.bill import bill, eligible_names, tariff_of, total
 from bridge.cli.output import plain
-from bridge.cli.simulation import simulation
+from bridge.cli.simulation import simulation, uninterrupted
 from bridge.cli.spending import Limits, money_of, settle
 from bridge.cli.wiring import (
     PROCESS_WARNING,
@@ -77,14 +77,17 @@ def _run(
         _require_provider(target)
         _tell_no_price(asked, limits)
     run = _find(asked, objects, target)
-    most = None
+    most, came = None, list[int]()
     if run is None:
         most = bill(verdicts, target.max_run, eligible_names(verdicts, target.backends))
         settle(most, limits, output=asked.output, quiet=asked.quiet)
-        run = _create(asked, objects, target)
-        if most.bills:
-            run.record_prices(tariff_of(most))
+        with uninterrupted() as came:
+            run = _create(asked, objects, target)
+            if most.bills:
+                run.record_prices(tariff_of(most))
     try:
+        if came:
+            raise SystemExit(128 + came[0])
         return _enter(run, target, asked, timeout, most)
     finally:
         if asked.simulate:

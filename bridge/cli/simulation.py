@@ -51,19 +51,19 @@ def simulation(
         click.echo(PROCESS_WARNING, err=True)
     stack = ExitStack()
     try:
-        with _uninterrupted() as came:
+        with uninterrupted() as came:
             made = _set_up(stack, chosen, run_on)
         if came:
             raise SystemExit(128 + came[0])
         yield made
     finally:
-        with _uninterrupted():
+        with uninterrupted():
             stack.close()
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[list[int]]:
-    """Signals are only noted meanwhile: a cloud that is half there could not be taken down."""
+def uninterrupted() -> Iterator[list[int]]:
+    """Signals are only noted meanwhile: what is half there could not be taken down."""
     came: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: came.append(number))
