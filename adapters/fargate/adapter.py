@@ -81,6 +81,7 @@ class Adapter:
             tasks=self._tasks,
             prepare=self._prepared.order,
             settings=self._run,
+            gives_up=lambda: self._watch.gives_up(),  # noqa: PLW0108 - it is made later
         )
         self._watch = Watch(
             options=options,

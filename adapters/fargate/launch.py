@@ -57,6 +57,7 @@ class Launcher:
         tasks: Tasks,
         prepare: Prepare,
         settings: Callable[[Order], Json],
+        gives_up: Callable[[], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._owner = owner
@@ -65,6 +66,7 @@ class Launcher:
         self._tasks = tasks
         self._prepare = prepare
         self._settings = settings
+        self._gives_up = gives_up
         self._clock = clock
 
     def start(self, pod: Pod) -> None:
@@ -150,8 +152,11 @@ class Launcher:
         elif await self._adopt(pod, kept.order):
             return True
         if kept.order.is_lost(self._clock()):
-            if not await self._adopt_stopped(pod, kept.order):
-                pod.lost_at = self._clock()
+            if await self._adopt_stopped(pod, kept.order):
+                return True
+            if not self._gives_up():
+                raise Unavailable("its task is not found; its last event may still come")
+            pod.lost_at = self._clock()
             return True
         for _ in kept.order.subnets:
             if pod.halt.is_set():

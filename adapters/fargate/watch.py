@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _YOUNG = 60.0
 """Seconds for which DescribeTasks may not know a task that RunTask has made."""
+_LATE = 90.0
+"""Seconds after a start for which an event may still be hidden, since who read it was killed."""
 _GATHER = 0.05
 """Seconds for which hints are gathered."""
 _SLOWEST = 60.0
@@ -50,6 +52,7 @@ class Watch:
     ) -> None:
         """`drain` hands on (`heard`) all events that wait in the queue."""
         self._drain = drain
+        self._waits_until = clock() + _LATE if options.queue_url else 0.0
         self.acts = True
         """Whether what is due is done; else there is only a look."""
         self._options = options
@@ -285,6 +288,10 @@ class Watch:
         elif pod.launch is None and pod.task is None and task_id(arn) not in pod.kept.order.dead:
             self._learn(pod, task)
 
+    def gives_up(self) -> bool:
+        """Whether no event can still tell of a task that nobody finds."""
+        return self._clock() > self._waits_until
+
     def _is_orphan(self, pod: Pod) -> bool:
         """Whether its task is gone, and nobody here knows how it ended."""
         return (
@@ -321,7 +328,7 @@ class Watch:
             is_kept = pod.kept is not None and pod.kept.order.accepted_at < began
             if is_kept and pod.mark not in marks and pod.launch is None and pod.is_over:
                 self._pods.forget(pod)
-            elif self._is_orphan(pod) and not pod.halt.is_set():
+            elif self._is_orphan(pod) and not pod.halt.is_set() and self.gives_up():
                 pod.lost_at = self._clock()
 
     async def end(self, pod: Pod, reason: str) -> None:
