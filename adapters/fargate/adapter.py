@@ -90,8 +90,7 @@ class Adapter:
             tasks=self._tasks,
             launcher=self._launcher,
             logins=self._logins,
-            # Hints are made of it.
-            drain=lambda: self._hints.drain(),  # noqa: PLW0108
+            drain=lambda: self._hints.drain(),  # noqa: PLW0108 - it is made later
         )
         self._hints = Hints(self._clients, options, self._watch)
         self._background: list[asyncio.Task[None]] = []
