@@ -52,6 +52,12 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _accounts: dict[Path, Path] = {}
 
 
+def on_term(does: str, ready: Path) -> str:
+    """A script that goes on until it is told to end, and then does that; `ready` is there once it
+    listens: a container runs before its shell has read a word."""
+    return f"trap '{does}' TERM; touch {ready}; while :; do sleep 0.05; done"
+
+
 def until(
     ready: Callable[[], object], what: str, ended: Callable[[], object] = lambda: None
 ) -> Any:

@@ -17,7 +17,7 @@ import node_kit
 import pytest
 from control_plane_kit import ControlPlane, Namespace, Object
 from cryptography import x509
-from node_kit import Place, condition, container, is_ready, until
+from node_kit import Place, condition, container, is_ready, on_term, until
 from support import engine
 
 from tools.control_plane import audit
@@ -183,9 +183,10 @@ def test_mistake_05_what_is_transient_fails_no_pod(place: Place, namespace: Name
 def test_mistake_06_a_pod_of_the_same_name_is_another_pod(
     shared: Place, namespace: Namespace, tmp_path: Path
 ) -> None:
-    script = f"echo first >> {tmp_path}/ran; trap '' TERM; while :; do sleep 0.05; done"
-    first = shared.pod(namespace, "p", script)
+    ready = tmp_path / "ready"
+    first = shared.pod(namespace, "p", f"echo first >> {tmp_path}/ran; {on_term('', ready)}")
     shared.running(namespace, "p")
+    until(ready.exists, "it listens")
     namespace.api.delete(namespace.path("pods", "p"), grace=0)
     second = shared.pod(namespace, "p", f"echo second >> {tmp_path}/ran; exit 5")
     assert first["metadata"]["uid"] != second["metadata"]["uid"]
@@ -199,12 +200,11 @@ def test_mistake_06_a_pod_of_the_same_name_is_another_pod(
 def test_mistake_07_waits_the_full_grace_or_deletes_while_it_runs(
     shared: Place, namespace: Namespace, tmp_path: Path
 ) -> None:
-    go = tmp_path / "go"
-    script = (
-        f"trap 'until test -e {go}; do sleep 0.05; done; exit 3' TERM; while :; do sleep 0.05; done"
-    )
+    go, ready = tmp_path / "go", tmp_path / "ready"
+    script = on_term(f"until test -e {go}; do sleep 0.05; done; exit 3", ready)
     shared.pod(namespace, "p", script, terminationGracePeriodSeconds=600)
     running = shared.running(namespace, "p")
+    until(ready.exists, "it listens")
     namespace.api.delete(namespace.path("pods", "p"))
     # It takes its time, and the object is there as long as it does.
     there = namespace.until("pods", "p", lambda pod: pod["metadata"].get("deletionTimestamp"))
@@ -219,12 +219,14 @@ def test_mistake_07_waits_the_full_grace_or_deletes_while_it_runs(
 
 
 def test_mistake_08_pods_that_were_deleted_while_nobody_was_there_end(
-    place: Place, namespace: Namespace
+    place: Place, namespace: Namespace, tmp_path: Path
 ) -> None:
     config = place.config()
     up = place.up(config=config)
-    place.pod(namespace, "p", "trap 'exit 4' TERM; while :; do sleep 0.05; done")
+    ready = tmp_path / "ready"
+    place.pod(namespace, "p", on_term("exit 4", ready))
     running = place.running(namespace, "p")
+    until(ready.exists, "it listens")
     up.kill()
     namespace.api.delete(namespace.path("pods", "p"))
     place.up(config=config)

@@ -12,7 +12,7 @@ from typing import Any
 import node_kit
 import pytest
 from control_plane_kit import ControlPlane, Namespace, Object
-from node_kit import Place, container, until
+from node_kit import Place, container, on_term, until
 
 from tools.control_plane import audit
 
@@ -80,10 +80,12 @@ def ran_to_its_end(told: list[Object], code: int, phase: str) -> None:
 def test_the_handshake(shared: Place, namespace: Namespace, tmp_path: Path) -> None:
     """The hook, then the signal; the final status, then the deletion, at once."""
     hook = {"exec": {"command": ["/bin/sh", "-c", f"echo hook >> {tmp_path}/order"]}}
-    script = f"trap 'echo signal >> {tmp_path}/order; exit 7' TERM; while :; do sleep 0.05; done"
+    ready = tmp_path / "ready"
+    script = on_term(f"echo signal >> {tmp_path}/order; exit 7", ready)
     main = container(script, lifecycle={"preStop": hook})
     shared.pod(namespace, "p", containers=[main], terminationGracePeriodSeconds=600)
     shared.running(namespace, "p")
+    until(ready.exists, "it listens")
     since, written = version(namespace), audit.position(namespace.plane.audit_log)
     namespace.api.delete(namespace.path("pods", "p"))
     told = ends(namespace, "p", since=since)["p"]
@@ -97,16 +99,19 @@ def test_the_handshake(shared: Place, namespace: Namespace, tmp_path: Path) -> N
 def test_at_every_stage(shared: Place, namespace: Namespace, tmp_path: Path) -> None:
     missing = [{"configMapRef": {"name": "none"}}]
     shared.pod(namespace, "missing", containers=[container("exit 0", envFrom=missing)])
-    init = container("trap 'exit 5' TERM; while :; do sleep 0.05; done", "first")
+    listens = [tmp_path / name for name in ("init", "running", "ending")]
+    init = container(on_term("exit 5", listens[0]), "first")
     shared.pod(namespace, "init", initContainers=[init])
-    shared.pod(namespace, "running", "trap 'exit 0' TERM; while :; do sleep 0.05; done")
+    shared.pod(namespace, "running", on_term("exit 0", listens[1]))
     shared.pod(namespace, "ended", "exit 3")
-    shared.pod(namespace, "ending", STUBBORN, terminationGracePeriodSeconds=600)
+    deaf = on_term("", listens[2])
+    shared.pod(namespace, "ending", deaf, terminationGracePeriodSeconds=600)
     namespace.until("pods", "missing", lambda pod: "waiting" in state_of(pod))
     namespace.until("pods", "init", lambda pod: "running" in state_of(pod, "first"))
     shared.running(namespace, "running")
     shared.running(namespace, "ending")
     shared.ended(namespace, "ended")
+    until(lambda: all(one.exists() for one in listens), "they listen")
     since = version(namespace)
     namespace.api.delete(namespace.path("pods", "ending"))
     # Made and deleted at once: it may not even have been heard of.
@@ -144,9 +149,11 @@ def test_by_force(shared: Place, namespace: Namespace) -> None:
 def test_a_finalizer_holds_the_object_and_nothing_else(
     shared: Place, namespace: Namespace, tmp_path: Path
 ) -> None:
-    script = f"echo run >> {tmp_path}/ran; trap 'exit 4' TERM; while :; do sleep 0.05; done"
+    ready = tmp_path / "ready"
+    script = f"echo run >> {tmp_path}/ran; {on_term('exit 4', ready)}"
     shared.pod(namespace, "p", script, restartPolicy="Always")
     shared.running(namespace, "p")
+    until(ready.exists, "it listens")
     path = namespace.path("pods", "p")
     namespace.api.patch(path, {"metadata": {"finalizers": ["example.org/hold"]}})
     written = audit.position(namespace.plane.audit_log)

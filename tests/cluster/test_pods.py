@@ -11,7 +11,7 @@ from typing import Any
 import node_kit
 import pytest
 from control_plane_kit import ControlPlane, Namespace, Object
-from node_kit import Place, condition, container, until
+from node_kit import Place, condition, container, on_term, until
 
 pytestmark = pytest.mark.slow
 
@@ -135,12 +135,13 @@ def test_a_container_that_fails_on_backs_off(shared: Place, namespace: Namespace
 def test_init_containers_in_order_and_a_sidecar(
     shared: Place, namespace: Namespace, tmp_path: Path
 ) -> None:
-    go, end = tmp_path / "go", tmp_path / "end"
+    go, end, ready = (tmp_path / name for name in ("go", "end", "ready"))
     first = container(f"echo first >> {tmp_path}/order; {WAIT.format(go)}", "first")
     sidecar = container(
-        f"echo sidecar >> {tmp_path}/order; trap 'exit 0' TERM; while :; do sleep 0.05; done",
+        f"echo sidecar >> {tmp_path}/order; {on_term('exit 0', ready)}",
         "sidecar",
         restartPolicy="Always",
+        startupProbe={"exec": {"command": ["test", "-e", str(ready)]}, "periodSeconds": 1},
     )
     last = container(f"echo last >> {tmp_path}/order", "last")
     main = container(f"echo main >> {tmp_path}/order; {WAIT.format(end)}")
@@ -430,13 +431,14 @@ def test_a_pod_is_resized_in_place(shared: Place, namespace: Namespace, tmp_path
 def test_a_resize_that_needs_a_restart_is_in_progress_until_then(
     shared: Place, namespace: Namespace, tmp_path: Path
 ) -> None:
-    go = tmp_path / "go"
+    go, ready = tmp_path / "go", tmp_path / "ready"
     policy = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
     # It takes its time to end, in which the resize is under way.
-    script = f"trap '{WAIT.format(go)}; exit 0' TERM; while :; do sleep 0.05; done"
+    script = on_term(f"{WAIT.format(go)}; exit 0", ready)
     main = sized(script, "100m", resizePolicy=policy)
     shared.pod(namespace, "p", containers=[main], restartPolicy="Always")
     shared.running(namespace, "p")
+    until(ready.exists, "it listens")
     generation = resize(namespace, "p", "200m")
     going = namespace.until("pods", "p", lambda pod: condition(pod, "PodResizeInProgress"))
     on = condition(going, "PodResizeInProgress")

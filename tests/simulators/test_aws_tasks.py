@@ -129,11 +129,15 @@ def test_a_stop_is_a_sigterm_and_then_a_kill(ecs: Ecs, cloud: Cloud) -> None:
     assert task["stopCode"] == "UserInitiated"
 
 
-def test_an_essential_end_ends_the_others(ecs: Ecs) -> None:
+def test_an_essential_end_ends_the_others(ecs: Ecs, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
     arn = ecs.start(
-        shell("sleep 0.1; exit 5"),
-        shell("trap 'exit 9' TERM; while :; do sleep 0.01; done", name="side", essential=False),
-    )
+        shell(f"until test -e {ready}; do sleep 0.01; done; exit 5"),
+        shell(
+            f"trap 'exit 9' TERM; touch {ready}; while :; do sleep 0.01; done",
+            name="side", essential=False,
+        ),
+    )  # fmt: skip
     assert exits(ecs.end(arn)) == {"main": 5, "side": 9}
 
 
