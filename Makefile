@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 # Tests and tools start hundreds of processes of ours: each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance conformance-helper parity fuzz helper lock clean help
+.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance conformance-helper conformance-fargate parity fuzz helper lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
@@ -81,6 +81,11 @@ conformance-helper: $(STAMP) ## the same where pods have only the helper; writes
 	@$(BIN)/python -m tools.control_plane.build --e2e
 	@$(BIN)/python helper/build.py
 	@$(BIN)/python -m tools.conformance --on helper --report docs/conformance-helper.md
+
+conformance-fargate: $(STAMP) ## the same on a simulated Fargate; writes docs/conformance-fargate.md
+	@$(BIN)/python -m tools.control_plane.build --e2e
+	@$(BIN)/python helper/build.py
+	@$(BIN)/python -m tools.conformance --on fargate --procs 8 --report docs/conformance-fargate.md
 
 parity: $(STAMP) ## the same manifests on a real kubelet and on engine, compared; writes docs/parity.md
 	@$(BIN)/python -m tools.parity --report docs/parity.md

@@ -188,7 +188,7 @@ class Adapter:
         if group is None:
             return None
         shown = await self._hosting.view(group)
-        if not group.failed or not pod.is_over:
+        if not group.failed or not (pod.is_over or shown.ended):
             return shown
         # What befell the task as a whole goes before what its containers came to.
         return replace(

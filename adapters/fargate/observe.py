@@ -20,7 +20,9 @@ LATE = "podbridge: the task did not start in time"
 HARD_STOP = "podbridge: the pod ran for longer than it may"
 """What StopTask is told as its reason: a task says it for as long as it can be described."""
 
-_TAKEN = frozenset({"SpotInterruption", "TerminationNotice", "InfrastructureHealth"})
+_SPOT, _NOTICE = "SpotInterruption", "TerminationNotice"
+"""The stop codes of a task that Spot takes back: as it stops, and two minutes before."""
+_TAKEN = frozenset({_SPOT, _NOTICE, "InfrastructureHealth"})
 """Stop codes of who has lost what it ran on."""
 _NEVER = _TAKEN | {"TaskFailedToStart"}
 _ENDING = frozenset({"DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"})
@@ -106,7 +108,8 @@ def group(order: Order, task: Mapping[str, Any], *, warned: bool) -> Observed:
     said = str(task.get("stoppedReason", ""))
     reason, message = "", ""
     if taken:
-        reason, message = str(task.get("stopCode") or "SpotInterruption"), said
+        code = str(task.get("stopCode", ""))
+        reason, message = _SPOT if code in ("", _NOTICE) else code, said
     elif is_over and said == HARD_STOP:
         reason, message = "DeadlineExceeded", said
     return Observed(

@@ -1,4 +1,4 @@
-"""Run Kubernetes' own end-to-end tests on a node with the `engine` backend.
+"""Run Kubernetes' own end-to-end tests on a node with one of the backends.
 
 Usage: python -m tools.conformance [--quick | --core | --focus REGEX | --idle] [--on VARIANT]
        [--report FILE] ...
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tools.conformance import images, known, node, report, suite
 from tools.conformance.containers import engine
-from tools.conformance.variants import VARIANTS, Variant
+from tools.conformance.variants import VARIANTS, Around, Variant
 from tools.control_plane import assets, handle
 from tools.control_plane.components import API_SERVER
 from tools.control_plane.recipes import VERSIONS
@@ -78,7 +78,8 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
     misses = known.misses(variant.known)
     _say("control plane and node")
     began = time.monotonic()
-    with _cluster(folder, variant, idle=given.idle) as plane:
+    names = [] if given.idle else images.names(programs["agnhost"])
+    with _cluster(folder, variant, names, idle=given.idle) as plane:
         _say(f"tests, {order.procs} at a time; logs are in {folder}")
         began = time.monotonic()
         results = suite.run(plane, programs, order, folder / "tests", _say)
@@ -116,7 +117,9 @@ def _order(given: argparse.Namespace) -> suite.Order:
 
 
 @contextlib.contextmanager
-def _cluster(folder: Path, variant: Variant, *, idle: bool) -> Iterator[handle.ControlPlane]:
+def _cluster(
+    folder: Path, variant: Variant, names: Sequence[str], *, idle: bool
+) -> Iterator[handle.ControlPlane]:
     """A control plane with one node."""
     # The node's certificate is its own: nobody here would approve another one.
     trusting = {API_SERVER: ["--kubelet-certificate-authority="]}
@@ -129,7 +132,7 @@ def _cluster(folder: Path, variant: Variant, *, idle: bool) -> Iterator[handle.C
             place = folder / "node"
             place.mkdir(parents=True)
             with (
-                variant.backend(place, owner) as backend,
+                variant.backend(Around(place, owner, names)) as backend,
                 node.on_engine(plane, place, owner, backend),
             ):
                 yield plane

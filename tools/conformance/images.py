@@ -23,15 +23,15 @@ from urllib.parse import quote
 from tools.conformance import privileges
 from tools.conformance.containers import engine
 
-_REGISTRY = "stand-ins.invalid"
-_TESTS = f"{_REGISTRY}/e2e-test-images"
-REGISTRIES = {"promoterE2eRegistry": _TESTS, "gcRegistry": _REGISTRY}
+REGISTRY = "stand-ins.invalid"
+_TESTS = f"{REGISTRY}/e2e-test-images"
+REGISTRIES = {"promoterE2eRegistry": _TESTS, "gcRegistry": REGISTRY}
 """What the tests are told of registries (KUBE_TEST_REPO_LIST): under the real names the engine may
 have real images, or other stand-ins."""
 BUSYBOX = f"{_TESTS}/busybox:1.37.0-1"
 _AGNHOST = (
     *(f"{_TESTS}/agnhost:{tag}" for tag in ("2.63.0", "2.55", "2.53")),
-    *(f"{_REGISTRY}/pause:{tag}" for tag in ("3.10.2", "3.10.1", "3.10")),
+    *(f"{REGISTRY}/pause:{tag}" for tag in ("3.10.2", "3.10.1", "3.10")),
 )
 """What agnhost stands for: of itself, of an older self, and of what only waits."""
 _NGINX = tuple(f"{_TESTS}/nginx:{tag}" for tag in ("1.15-4", "1.27-0", "1.14-4"))
@@ -93,6 +93,11 @@ class _Image:
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
         return out.getvalue()
+
+
+def names(agnhost: Path) -> list[str]:
+    """The names of all of them."""
+    return [name for one in _images(agnhost) for name in one.names]
 
 
 def provide(agnhost: Path) -> None:

@@ -12,7 +12,7 @@ from tools.conformance.variants import Variant
 _HEAD = """\
 # Conformance{title}
 
-Kubernetes' own end-to-end tests, on a node that is `podbridge up` with the `engine` backend{what}.
+Kubernetes' own end-to-end tests, on a node that is `podbridge up` with the {what}.
 Written by `make {target}`; do not edit.
 
 Kubernetes {version}, {procs} tests at a time, {minutes:.1f} minutes. What is run is all of the pod

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from tools.conformance import account
 from tools.conformance.containers import engine
 
 PODS, CORES, MEMORY = 200, "16", "32Gi"
 """What the node says it has. The tests ask for little and use less."""
 
 
-class Backend(Protocol):
-    """Begins what is beside the node, and says how the node's backend is configured."""
+@dataclass(frozen=True)
+class Around:
+    """What there is for a backend to use."""
 
-    def __call__(self, folder: Path, owner: str) -> AbstractContextManager[Mapping[str, object]]:
-        """`owner`: whose the engine's containers are."""
+    folder: Path
+    owner: str
+    """Whose the engine's containers are."""
+    images: Sequence[str]
+    """The names of the tests' images."""
+
+
+Backend = Callable[[Around], AbstractContextManager[Mapping[str, object]]]
+"""Begins what is beside the node, and says how the node's backend is configured."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Variant:
     title: str
     """What the page's title has besides."""
     what: str
-    """What the page says of the backend, after "the `engine` backend"."""
+    """What the page says of the backend, after "with the"."""
     known: Sequence[str] = ()
     """The files, besides known.yaml, that say what does not pass."""
 
@@ -40,26 +48,48 @@ def _limits(name: str) -> dict[str, object]:
     return {"name": name, "max_pods": PODS, "cpu": CORES, "memory": MEMORY}
 
 
-@contextmanager
-def _engine(folder: Path, owner: str) -> Iterator[Mapping[str, object]]:
-    del folder
-    yield _limits("engine") | {"type": "engine", "host": engine.address(), "owner": owner}
+def _engine_config(around: Around) -> dict[str, object]:
+    return {
+        **_limits("engine"),
+        "type": "engine",
+        "host": engine.address(),
+        "owner": around.owner,
+    }
 
 
 @contextmanager
-def _helper(folder: Path, owner: str) -> Iterator[Mapping[str, object]]:
-    with _engine(folder, owner) as plain:
-        yield {**plain, "helper": "always", "helper_state": str(folder / "helper")}
+def _engine(around: Around) -> Iterator[Mapping[str, object]]:
+    yield _engine_config(around)
+
+
+@contextmanager
+def _helper(around: Around) -> Iterator[Mapping[str, object]]:
+    state = str(around.folder / "helper")
+    yield {**_engine_config(around), "helper": "always", "helper_state": state}
+
+
+@contextmanager
+def _fargate(around: Around) -> Iterator[Mapping[str, object]]:
+    with account.on_engine(around.folder, around.images) as options:
+        yield {**_limits("fargate"), "type": "fargate", **options}
 
 
 VARIANTS: Mapping[str, Variant] = {
-    "engine": Variant(_engine, "conformance", "", ""),
+    "engine": Variant(_engine, "conformance", "", "`engine` backend"),
     "helper": Variant(
         _helper,
         "conformance-helper",
         " with the helper",
-        " and its option\n`helper: always`: groups of containers, and all else is the helper's"
-        " (docs/helper.md)",
+        "`engine` backend and its option\n`helper: always`: groups of containers, and all else is"
+        " the helper's (docs/helper.md)",
         ("known-helper.yaml",),
+    ),
+    "fargate": Variant(
+        _fargate,
+        "conformance-fargate",
+        " on Fargate",
+        "`fargate` backend and\na simulated account (docs/simulators.md) of which an engine here"
+        " runs the tasks",
+        ("known-helper.yaml", "known-fargate.yaml"),
     ),
 }
