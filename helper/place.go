@@ -30,6 +30,11 @@ func place(tree Tree) error {
 }
 
 func placeAll(root *os.Root, tree Tree, mode fs.FileMode) error {
+	if len(tree.Files) == 0 {
+		if err := open(root, tree, mode); err != nil {
+			return fail(exitHelper, "cannot open %s to all users: %s", tree.Root, reasonOf(err))
+		}
+	}
 	for _, one := range tree.Files {
 		if err := folders(root, tree, path.Dir(one.Path), mode); err != nil {
 			return fail(exitHelper, "cannot make the folder of %s: %s", path.Join(tree.Root, one.Path), reasonOf(err))
@@ -39,6 +44,14 @@ func placeAll(root *os.Root, tree Tree, mode fs.FileMode) error {
 		}
 	}
 	return nil
+}
+
+// open gives a volume that is empty, and that somebody else has made, its owner and mode.
+func open(root *os.Root, tree Tree, mode fs.FileMode) error {
+	if err := give(tree, func(user, group int) error { return root.Chown(".", user, group) }); err != nil {
+		return err
+	}
+	return root.Chmod(".", modeOf(uint32(mode)))
 }
 
 // folders makes what is missing of a path, each folder with the tree's mode and owner.

@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from adapters.engine import discovery
+from adapters.engine import addresses, discovery, own_image
 from adapters.engine.adapter import Adapter
 from adapters.engine.deprived import Deprived
 from adapters.engine.options import Options
 from bridge.errors import BridgeError
 from bridge.workload import HelperUse
 
-__all__ = ["VARIANTS", "Adapter", "Options", "make", "present"]
+__all__ = ["VARIANTS", "Adapter", "Options", "make", "present", "take"]
 
 VARIANTS: Mapping[str, type[Adapter | Deprived]] = {"": Adapter, "helper: always": Deprived}
 """What options make of the backend, in their words."""
@@ -29,6 +29,14 @@ def make(name: str, options: Options) -> Adapter | Deprived:
     """The adapter that these options ask for."""
     bare = options.helper is HelperUse.NEVER
     return Adapter(name, options) if bare else Deprived(name, options)
+
+
+async def take(adapter: Adapter | Deprived, name: str, layer: bytes) -> str:
+    """Gives the engine an image of one layer, a tar; the address by which its containers reach this
+    machine. `name`: with a tag. Errors as of the engine's calls."""
+    repository, _, tag = name.rpartition(":")
+    await own_image.take(adapter.client, repository, tag, layer)
+    return await addresses.gateway(adapter.client)
 
 
 def present() -> str:

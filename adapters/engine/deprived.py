@@ -16,7 +16,6 @@ from typing import ClassVar
 
 from adapters.engine import addresses, capabilities
 from adapters.engine.adapter import Adapter
-from adapters.engine.client import part
 from adapters.engine.group import Group, is_whole
 from adapters.engine.images import Image
 from adapters.engine.options import Options
@@ -103,12 +102,10 @@ class Deprived:
 
     async def _gateway(self) -> str:
         """The machine's own address in the network of the pods."""
-        name = self._options.network or ("podman" if self.client.podman else "bridge")
-        said = await self.client.call("GET", f"networks/{part(name)}")
-        for one in (said.get("IPAM") or {}).get("Config") or ():
-            if one.get("Gateway"):
-                return str(one["Gateway"])
-        raise Unavailable(f"the network {name} has no gateway: say helper_address")
+        try:
+            return await addresses.gateway(self.client, self._options.network or "")
+        except Unavailable as error:
+            raise Unavailable(f"{error.message}: say helper_address") from None
 
     async def close(self) -> None:
         """Lets go of the connections. What runs goes on running."""

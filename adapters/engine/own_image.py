@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 import orjson
 
-from adapters.engine.client import Engine
+from adapters.engine.client import Engine, part
 from adapters.engine.names import PREFIX
 
 _PIECE = 256 * 1024
@@ -69,22 +69,28 @@ class OwnImage:
         return str(found[0]["Id"]) if found else ""
 
     async def _import(self, content: bytes, mark: str) -> str:
-        answer = await self._engine.send(
-            "POST",
-            "images/create",
-            data=_pieces(archive(self._name, content)),
-            params={
-                "fromSrc": "-",
-                "repo": f"podbridge/{self._name}",
-                "tag": mark,
-                "changes": f"LABEL {self.label}={mark}",
-            },
-        )
-        # One document or several, one a line: the last one's status is the ID.
-        lines = [answer] if isinstance(answer, dict) else str(answer).splitlines()
-        last = lines[-1] if lines else {}
-        said = last if isinstance(last, dict) else orjson.loads(last)
-        return str(said["status"])
+        layer = archive(self._name, content)
+        change = f"LABEL {self.label}={mark}"
+        return await take(self._engine, f"podbridge/{self._name}", mark, layer, change)
+
+
+async def take(engine: Engine, repository: str, tag: str, layer: bytes, change: str = "") -> str:
+    """Gives the engine an image of one layer, a tar; its ID. `change`: a line as of a Dockerfile.
+    Errors as of the engine's calls."""
+    params = {"fromSrc": "-"}
+    if change:
+        params["changes"] = change
+    answer = await engine.send("POST", "images/create", data=_pieces(layer), params=params)
+    # One document or several, one a line: the last one's status is the ID.
+    lines = [answer] if isinstance(answer, dict) else str(answer).splitlines()
+    last = lines[-1] if lines else {}
+    said = last if isinstance(last, dict) else orjson.loads(last)
+    made = str(said["status"])
+    # Podman takes no tag with it.
+    name = part(made.removeprefix("sha256:"))
+    params = {"repo": repository, "tag": tag}
+    await engine.call("POST", f"images/{name}/tag", params=params)
+    return made
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

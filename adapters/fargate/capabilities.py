@@ -8,6 +8,7 @@ from bridge.adapter import YES, Support, approximately, no
 
 _BARRED = no("Fargate does not allow it")
 _NO_POLICY = no("Fargate's own policy applies to every container")
+_LABELS = approximately("not set, as on any node without SELinux: Fargate's own policy applies")
 _NO_DRIVER = no("there is no node here that could attach this volume")
 _LINUX = no("containers are Linux containers")
 _GROUP = no("a task's containers stay as they were launched")
@@ -50,14 +51,14 @@ _POD: Mapping[str, Support] = {
 _POD_SECURITY: Mapping[str, Support] = {
     "spec.securityContext.appArmorProfile": _NO_POLICY,
     "spec.securityContext.fsGroup": approximately(
-        "for files of ConfigMaps, Secrets and the downward API; emptyDir volumes are root's"
+        "for files of ConfigMaps, Secrets and the downward API, and emptyDir volumes"
     ),
     "spec.securityContext.fsGroupChangePolicy": approximately("files are made with their group"),
     "spec.securityContext.runAsGroup": YES,
     "spec.securityContext.runAsNonRoot": approximately("checked against runAsUser, not the image"),
     "spec.securityContext.runAsUser": YES,
     "spec.securityContext.seLinuxChangePolicy": _NO_POLICY,
-    "spec.securityContext.seLinuxOptions": _NO_POLICY,
+    "spec.securityContext.seLinuxOptions": _LABELS,
     "spec.securityContext.seccompProfile": YES,
     "spec.securityContext.supplementalGroups": YES,
     "spec.securityContext.supplementalGroupsPolicy": approximately(
@@ -111,7 +112,7 @@ _SECURITY: Mapping[str, Support] = {
         "checked against runAsUser, not the image"
     ),
     "spec.containers[].securityContext.runAsUser": YES,
-    "spec.containers[].securityContext.seLinuxOptions": _NO_POLICY,
+    "spec.containers[].securityContext.seLinuxOptions": _LABELS,
     "spec.containers[].securityContext.seccompProfile": YES,
     "spec.containers[].securityContext.windowsOptions": _LINUX,
 }

@@ -11,12 +11,13 @@ import io
 import json
 import logging
 import platform
-import shutil
 import tarfile
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import boto3
 from botocore.config import Config
 
@@ -75,7 +76,7 @@ async def furnish(endpoint: str, environment: Mapping[str, str], run_on: str) ->
             "helper_program": str(path),
             "tunnel": {"listen": "127.0.0.1", "address": "127.0.0.1"},
         }
-    image, host = await _imported(content)
+    image, host = await _imported(endpoint, content)
     return found | {"helper_image": image, "tunnel": {"address": host}}
 
 
@@ -158,35 +159,19 @@ def _placed(content: bytes) -> Path:
     return path
 
 
-async def _imported(content: bytes) -> tuple[str, str]:
-    """The helper's image on the engine of this host, and the address by which its containers reach
-    this host. Unavailable."""
-    engine = next((one for one in ("docker", "podman") if shutil.which(one)), "")
-    if not engine:
-        raise Unavailable("neither docker nor podman is on PATH: they take the helper's image")
+async def _imported(endpoint: str, content: bytes) -> tuple[str, str]:
+    """The helper's image as the simulator's engine has it then, and the address by which its tasks
+    reach this host. Unavailable."""
     name = f"localhost/podbridge/helper:{hashlib.sha256(content).hexdigest()[:20]}"
-    await _said(engine, "import", "-", name, given=_archive(content))
-    network = "podman" if engine == "podman" else "bridge"
-    told = json.loads(await _said(engine, "network", "inspect", network))[0]
-    configs = (told.get("IPAM") or {}).get("Config") or told.get("subnets") or []
-    host = next((one.get("Gateway") or one.get("gateway") for one in configs), "")
-    if not host:
-        raise Unavailable(f"the network {network} of {engine} has no gateway")
-    return name, str(host)
-
-
-async def _said(*command: str, given: bytes = b"") -> bytes:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, wrong = await process.communicate(given)
-    if process.returncode:
-        words = wrong.decode(errors="replace").strip()[-512:]
-        raise Unavailable(f"{' '.join(command[:2])}: {words}")
-    return out
+    url = f"{endpoint}/_podbridge/images"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, params={"name": name}, data=_archive(content)) as answer,
+    ):
+        said = await answer.json()
+    if answer.status != HTTPStatus.CREATED:
+        raise Unavailable(f"the helper's image: {'; '.join(said['errors'])}")
+    return name, str(said["host"])
 
 
 def _archive(content: bytes) -> bytes:

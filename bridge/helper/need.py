@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence, Set
 from enum import StrEnum
 
 from bridge.errors import Violation
-from bridge.workload import LATE, Container, Files, HelperUse, RestartPolicy, Role, Workload
+from bridge.workload import (
+    LATE,
+    Container,
+    EmptyDir,
+    Files,
+    HelperUse,
+    RestartPolicy,
+    Role,
+    Workload,
+)
 
 ANNOTATION = "podbridge.io/helper"
 _PLACE = f"metadata.annotations[{ANNOTATION}]"
@@ -26,6 +35,7 @@ class Gift(StrEnum):
     STREAMS = "stdin and terminals"
     ADDRESSES = "the pod's own addresses in its environment"
     DEADLINE = "an end at a deadline"
+    FOLDERS = "emptyDir volumes that others than root may write to"
 
 
 def needs(workload: Workload, own: Set[Gift] = frozenset()) -> Sequence[tuple[str, Gift]]:
@@ -57,6 +67,7 @@ def _all(workload: Workload) -> Iterator[tuple[str, Gift]]:
     for number, volume in enumerate(workload.volumes):
         if isinstance(volume, Files):
             yield f"spec.volumes[{number}]", Gift.FILES
+    folders = {one.name for one in workload.volumes if isinstance(one, EmptyDir)}
     mains = [one for one in workload.containers if one.role is Role.MAIN]
     for path, one in workload.paths():
         if one.role is Role.INIT:
@@ -66,6 +77,16 @@ def _all(workload: Workload) -> Iterator[tuple[str, Gift]]:
         if one.role is Role.MAIN and len(mains) > 1:
             yield path, Gift.CODES
         yield from _of(one, path)
+        yield from _shared(one, path, folders)
+
+
+def _shared(one: Container, path: str, folders: Set[str]) -> Iterator[tuple[str, Gift]]:
+    """Of a container that says it is not root; what its image says is not known here."""
+    own = one.security
+    if own.run_as_user or own.run_as_non_root or own.fs_group is not None:
+        for number, mount in enumerate(one.mounts):
+            if mount.volume in folders and not mount.read_only:
+                yield f"{path}.volumeMounts[{number}]", Gift.FOLDERS
 
 
 def _of(one: Container, path: str) -> Iterator[tuple[str, Gift]]:

@@ -64,7 +64,8 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Files below a folder, as they are to be there. `user` and `group` None: the helper's own."""
+    """Files below a folder, as they are to be there. `user` and `group` None: the helper's own.
+    Without files it is the folder itself that is to be so."""
 
     root: str
     files: tuple[tuple[str, int, bytes], ...] = field(default=(), repr=False)

@@ -136,11 +136,15 @@ class _Wrapping:
             self._secret.add(name)
 
     def _own(self, name: str, role: Role, verb: str) -> Container:
+        names = list(self._trees)
         if verb == "install":
-            payload = install_payload(self._workload, self._settings, list(self._trees.values()))
+            opened = self._opened()
+            trees = [*self._trees.values(), *opened.values()]
+            payload = install_payload(self._workload, self._settings, trees)
+            names += opened
         else:
             payload = watch_payload(self._workload, self._settings)
-        places = [Mount(one, f"{VOLUMES}/{one}") for one in self._trees]
+        places = [Mount(one, f"{VOLUMES}/{one}") for one in names]
         return Container(
             name=name,
             role=role,
@@ -153,6 +157,15 @@ class _Wrapping:
             image_pull_policy="Never",
             termination_message_path="",
         )
+
+    def _opened(self) -> dict[str, Tree]:
+        """The pod's empty volumes, which every user may write to in Kubernetes, by their names."""
+        mode = 0o777 if self._group is None else 0o2777
+        return {
+            one.name: Tree(f"{VOLUMES}/{one.name}", folder_mode=mode, group=self._group)
+            for one in self._workload.volumes
+            if isinstance(one, EmptyDir)
+        }
 
     def _run(self, container: Container) -> Container:
         image = self._images.get(container.name, Process())

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import ipaddress
+import json
 import os
+import tarfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aws_kit import Cloud, Ecs, awslogs, exits, running
@@ -76,3 +83,28 @@ def test_an_image_that_is_not_there(cloud: Cloud) -> None:
     assert exits(task) == {"main": None}
     assert task["stoppedReason"].startswith("CannotPullContainerError: ")
     assert "no/such" in task["stoppedReason"]
+
+
+def test_an_image_of_ones_own_is_given_to_the_engine(cloud: Cloud) -> None:
+    """By the control API, as the helper's is: no registry has it."""
+    name = "localhost/podbridge-tests/own:1"
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"), io.BytesIO())
+    try:
+        answer = post(cloud, f"images?name={name}", layer.getvalue())
+        assert answer["name"] == name
+        assert ipaddress.ip_address(answer["host"])
+        assert engine.call("GET", f"/images/{quote(name, safe='')}/json")["Id"]
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            post(cloud, "images?name=No/Name", b"")
+        assert caught.value.code == 400
+        assert "allowed: REPOSITORY:TAG" in caught.value.read().decode()
+    finally:
+        engine.call("DELETE", f"/images/{quote(name, safe='')}")
+
+
+def post(cloud: Cloud, path: str, body: bytes) -> Any:
+    url = f"{cloud.simulator.endpoint}/_podbridge/{path}"
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as answer:
+        return json.load(answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tools.conformance import registry
-from tools.conformance.containers import MORTAL
+from tools.conformance.containers import MORTAL, engine
 from tools.conformance.images import REGISTRY, NotHere
 
 _SCALE = 20
@@ -33,7 +34,12 @@ def on_engine(folder: Path, images: Sequence[str]) -> Iterator[Mapping[str, obje
     said, log = folder / "simulator.json", folder / "simulator.log"
     with said.open("wb") as out, log.open("wb") as wrong:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=wrong, start_new_session=True
+            command,
+            env={**os.environ, "DOCKER_HOST": engine.address()},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=wrong,
+            start_new_session=True,
         )
     try:
         endpoint, environment = _told(process, said, log)

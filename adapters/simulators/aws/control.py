@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
@@ -13,8 +14,11 @@ from adapters.simulators.aws.restxml import Request
 from adapters.simulators.aws.scenario import violations
 from adapters.simulators.aws.settings import Fault
 from adapters.simulators.aws.shapes import Json
+from bridge.errors import BridgeError, Invalid
 
 PREFIX = "/_podbridge/"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+"""Of an image, written out and with a tag."""
 
 
 class Control:
@@ -31,16 +35,19 @@ class Control:
             ("POST", "time"): self._skip,
         }
 
-    def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         """The answer to a request whose path begins with `PREFIX`."""
         what = request.path.removeprefix(PREFIX).strip("/")
+        if (request.method, what) == ("POST", "images"):
+            return await self._image(request)
         call = self._calls.get((request.method, what))
         if call is not None:
             return call(request)
         if request.method == "DELETE" and what.startswith("faults/"):
             return self._remove(what.removeprefix("faults/"))
         known = ", ".join(f"{method} {PREFIX}{path}" for method, path in self._calls)
-        return _json(404, {"error": f"no such call; there are: {known}, DELETE {PREFIX}faults/ID"})
+        known += f", DELETE {PREFIX}faults/ID, POST {PREFIX}images"
+        return _json(404, {"error": f"no such call; there are: {known}"})
 
     def _list(self, request: Request) -> Answer:
         return _json(200, {"faults": [one.as_json() for one in self._account.faults.all()]})
@@ -57,6 +64,16 @@ class Control:
         if not self._account.ecs.tasks.befall(fault.task, fault.kind, fault.seconds):
             return _json(404, {"errors": [f"task: no task {fault.task}"]})
         return _json(201, {"task": fault.task, "kind": fault.kind, "id": ""})
+
+    async def _image(self, request: Request) -> Answer:
+        name = request.parameters.get("name", "")
+        if not _NAME.fullmatch(name):
+            return _json(400, {"errors": [f"name: found {name!r}; allowed: REPOSITORY:TAG"]})
+        try:
+            host = await self._account.runner.take(name, request.body)
+        except BridgeError as error:
+            return _json(400 if isinstance(error, Invalid) else 502, {"errors": [error.message]})
+        return _json(201, {"name": name, "host": host})
 
     def _clear(self, request: Request) -> Answer:
         self._account.faults.clear()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from adapters.simulators.aws.names import hex_id
 from bridge.adapter import Channel, LogOptions
-from bridge.errors import BridgeError, NotFound, Violation
+from bridge.errors import BridgeError, Invalid, NotFound, Violation
 from bridge.workload import ContainerState, Identity, Observed, Workload
 
 _logger = logging.getLogger(__name__)
@@ -137,6 +137,16 @@ class Runner:
         if uid in self._listeners and self._seen.get(uid) != observed:
             self._seen[uid] = observed
             self._listeners[uid]()
+
+    async def take(self, name: str, layer: bytes) -> str:
+        """Gives the engine an image of one layer, a tar; the address by which tasks reach this
+        host. Invalid: images are not used; else as the engine's calls."""
+        if not self.has_images:
+            raise Invalid(f"no images are used: tasks are run on {self.kind}")
+        from adapters import engine  # noqa: PLC0415 - only what is used
+
+        made: Any = self._backend
+        return await engine.take(made, name, layer)
 
     def listen(self, uid: str, heard: Callable[[], None]) -> None:
         """Calls that whenever something of the task has changed, until it is deleted."""

@@ -110,7 +110,7 @@ class Simulator:
             await request.read(),
         )
         if given.path.startswith(PREFIX):
-            return _response(self._control.answer(given), given.method)
+            return _response(await self._control.answer(given), given.method)
         try:
             return _response(await self._dispatcher.answer(given), given.method)
         except Lost:
