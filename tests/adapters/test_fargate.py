@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from bridge.workload import (
     Exit,
     File,
     Files,
+    HelperUse,
     Mount,
     Observed,
     RestartPolicy,
     Role,
+    Security,
     Waiting,
 )
 
@@ -170,6 +173,21 @@ async def test_a_pod_of_many_parts(bench: HelpedBench, tmp_path: Path) -> None:
     assert await log(adapter, pod.identity) == b"open sesame\n"
     await adapter.delete(pod.identity)
     assert await bench.leftovers(pod.identity) == []
+
+
+async def test_an_empty_volume_is_for_every_user(bench: HelpedBench) -> None:
+    """ECS makes it root's; the helper opens it before anything else runs."""
+    if os.getuid() != 0:
+        pytest.skip("a task's user can only be another one where this is root")
+    adapter = await bench.adapter(helper=HelperUse.AUTO)
+    work = "/srv"  # A folder that every host has and every user may go through.
+    script = f"stat -c '%a %g' {work}; echo > {work}/file; stat -c %u:%g {work}/file"
+    main = container("sh", "-c", script, mounts=[Mount("work", work)])
+    main = replace(main, security=Security(run_as_user=1234, run_as_group=1234, fs_group=77))
+    pod = workload(main, volumes=[EmptyDir("work")])
+    await adapter.run(pod)
+    assert (await exit_of(adapter, pod.identity)).code == 0
+    assert await log(adapter, pod.identity) == b"2777 77\n1234:77\n"
 
 
 async def test_a_cluster_that_is_not_there(bench: HelpedBench) -> None:

@@ -10,15 +10,18 @@ from bridge.helper.need import Gift, lost, needs, wraps
 from bridge.workload import (
     LATE,
     Container,
+    EmptyDir,
     EnvVar,
     ExecAction,
     File,
     Files,
     HelperUse,
     Identity,
+    Mount,
     Probe,
     RestartPolicy,
     Role,
+    Security,
     Workload,
 )
 
@@ -79,6 +82,14 @@ def test_a_pod_of_one_container_that_runs_once_needs_nothing() -> None:
             "spec.containers[0].args",
             Gift.ADDRESSES,
             pod(replace(PLAIN, args=(f"--at={LATE['hostIP']}",))),
+        ),
+        (
+            "spec.containers[0].volumeMounts[0]",
+            Gift.FOLDERS,
+            pod(
+                replace(PLAIN, mounts=(Mount("v", "/v"),), security=Security(run_as_user=1000)),
+                volumes=(EmptyDir("v"),),
+            ),
         ),
         ("spec.containers[0].stdin", Gift.STREAMS, pod(replace(PLAIN, stdin=True))),
         ("spec.containers[0].tty", Gift.STREAMS, pod(replace(PLAIN, tty=True))),

@@ -111,6 +111,8 @@ def _container(
         ),
         resources=_resources(given),
         restart_policy=RestartPolicy.NEVER,
+        # ECS reads no messages, and puts no file for them into containers.
+        termination_message_path="",
         security=_security(given),
         ports=tuple(
             Port(one["containerPort"], one.get("protocol", "tcp").upper())
