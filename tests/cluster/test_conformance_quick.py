@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import engine
 
-from tools.conformance import images, known, report, suite
+from tools.conformance import columns, images, known, report, suite
 from tools.conformance.variants import VARIANTS
 from tools.control_plane import assets
 from tools.control_plane.recipes import VERSIONS
@@ -103,6 +103,24 @@ def test_the_page_has_counts_and_reasons(tmp_path: Path) -> None:
     assert "| sig-apps: Job and CronJob | 1 | 0 | 1 | 1 | 0 |" in page
     assert "no \\<such> ability\n\n- [sig-apps] Job runs [Conformance]\n" in page
     assert "- [sig-apps] Job skips [Conformance]: only on clouds\n" in page
+
+
+def test_the_backends_stand_side_by_side(tmp_path: Path) -> None:
+    for name, variant in (("conformance.md", "engine"), ("conformance-fargate.md", "fargate")):
+        found = results(tmp_path)
+        if variant == "fargate":
+            found = [replace(one, state="failed") for one in found]
+        run = report.Run(found, "v1.36.3", 90.0, 12, VARIANTS[variant])
+        (tmp_path / name).write_text(report.page(run, {}, set()))
+    columns.refresh(tmp_path)
+    page = (tmp_path / "conformance.md").read_text()
+    links = "[engine](conformance.md) | [fargate, simulated](conformance-fargate.md)"
+    assert f"| group | {links} |\n|---|---|---|\n" in page
+    assert "| sig-node: pods and containers | 1 of 1 | 0 of 2 |" in page
+    assert "| **the four together** | 1 of 2 | 0 of 4 |" in page
+    columns.refresh(tmp_path)
+    assert (tmp_path / "conformance.md").read_text() == page
+    assert columns.BEGIN not in (tmp_path / "conformance-fargate.md").read_text()
 
 
 def test_what_was_run_again_counts_as_it_ended_then(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e_kit import Place
 from support import engine
+
+from bridge.helper.program import machine_of
+from helper.build import build
 
 
 @pytest.fixture
@@ -14,6 +19,15 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def helper() -> dict[str, str]:
+    """Variables by which commands find the helper's program, built where it is not yet."""
+    if shutil.which("go") is None:
+        pytest.skip("no go on PATH")
+    built = build(machine_of(platform.machine()))
+    return {"XDG_CACHE_HOME": str(built.parents[2])}
 
 
 @pytest.fixture(params=["process", "engine"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e_kit import ROOT, Place
+from e2e_kit import ROOT, Done, Place
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +23,16 @@ EXPECTED: dict[str, tuple[int, list[str]]] = {
     "sidecar": (0, ["90 orders, 18679.25 in all", "shipped 90 lines in 4 batches"]),
 }
 
+ON_FARGATE: dict[str, tuple[int, list[str]]] = {
+    # Its host's name is AWS's.
+    "hello.yaml": (0, ["Hello from ip-"]),
+    "wordcount": (
+        2,
+        ["spec.template.spec.volumes[1].hostPath: there is no host to share files with"],
+    ),
+}
+"""What is otherwise there."""
+
 
 def test_no_example_is_forgotten() -> None:
     found = [path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.yaml")]
@@ -34,10 +44,23 @@ def test_example(anywhere: Place, name: str) -> None:
     place = anywhere
     code, lines = EXPECTED[name]
     done = place.run("-f", str(EXAMPLES / name), code=code)
-    # Each line is behind the name of its pod: the words are what is looked for.
-    text = "\n".join(line.partition(" | ")[2] or line for line in done.out.splitlines())
-    for line in lines:
-        assert line in text, done.said
+    says(done, lines)
     (run,) = place.run_names()
     place.podbridge("delete", run)
     assert place.run_names() == []
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_on_a_simulated_fargate(place: Place, helper: dict[str, str], name: str) -> None:
+    code, lines = ON_FARGATE.get(name, EXPECTED[name])
+    words = ("run", "--on", "fargate", "--simulate", "-f", str(EXAMPLES / name))
+    says(place.podbridge(*words, code=code, env=helper), lines)
+    # The cloud is gone, and all that was in it.
+    assert place.run_names() == []
+
+
+def says(done: Done, lines: list[str]) -> None:
+    # Each line is behind the name of its pod: the words are what is looked for.
+    text = "\n".join(line.partition(" | ")[2] or line for line in done.said.splitlines())
+    for line in lines:
+        assert line in text, done.said

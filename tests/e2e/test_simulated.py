@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
-import shutil
 import signal
 
 import pytest
 from e2e_kit import ROOT, container, job, pod
 from paid_kit import PaidPlace, paid, words
-
-from bridge.helper.program import machine_of
-from helper.build import build
 
 __all__ = ["paid"]
 
@@ -115,26 +110,11 @@ def test_what_cannot_be_simulated(paid: PaidPlace, given: tuple[str, ...], said:
     assert paid.run_names() == []
 
 
-@pytest.fixture
-def helper() -> dict[str, str]:
-    """Variables by which commands find the helper's program, built where it is not yet."""
-    if shutil.which("go") is None:
-        pytest.skip("no go on PATH")
-    built = build(machine_of(platform.machine()))
-    return {"XDG_CACHE_HOME": str(built.parents[2])}
-
-
-@pytest.mark.parametrize(
-    ("example", "said", "cost"),
-    [("hello.yaml", "Hello from", "at most $2.10"), ("sidecar", "90 orders", "at most $")],
-)
-def test_examples_on_fargate(
-    paid: PaidPlace, helper: dict[str, str], example: str, said: str, cost: str
-) -> None:
-    file = os.fspath(ROOT / "examples" / example)
+def test_fargate_says_what_a_run_costs(paid: PaidPlace, helper: dict[str, str]) -> None:
+    file = os.fspath(ROOT / "examples/hello.yaml")
     done = paid.do("run", "-f", file, "--on", "fargate", "--simulate", env={**REAL, **helper})
-    assert said in done.out
+    assert "Hello from" in done.out
     assert "fargate (simulated): account 123456789012, us-east-1; list prices of" in done.err
-    assert cost in done.err
+    assert "at most $2.10" in done.err
     assert "would have cost about $0.0002" in done.err
     assert paid.run_names() == []

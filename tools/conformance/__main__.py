@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tools.conformance import images, known, node, report, suite
+from tools.conformance import columns, images, known, node, report, suite
 from tools.conformance.containers import engine
 from tools.conformance.variants import VARIANTS, Around, Variant
 from tools.control_plane import assets, handle
@@ -103,6 +103,7 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
         done = report.Run(results, plane.version, seconds, order.procs, variant)
         page = report.page(done, misses, set(known.lines(known.IDLE)))
         given.report.write_text(page, "utf-8")
+        columns.refresh(given.report.parent)
     return 0 if verdict.good else 1
 
 

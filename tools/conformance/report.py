@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tools.conformance import columns
 from tools.conformance.known import Verdict
 from tools.conformance.suite import CORE, GROUPS, Result
 from tools.conformance.variants import Variant
@@ -25,6 +26,14 @@ have such a shell and the former image.
 
 The last column is what passes on a node that is Ready and runs nothing (pods that have waited half
 a minute fail there, so that the tests end): those tests ask the control plane only.
+"""
+
+
+_SIDE_BY_SIDE = f"""\
+## Backends side by side
+
+{columns.BEGIN}
+{columns.END}
 """
 
 
@@ -68,6 +77,8 @@ def page(run: Run, known: Mapping[str, str], idle: Collection[str]) -> str:
         target=run.variant.target,
     )
     parts = [head, "\n".join(_table(run.results, idle))]
+    if run.variant.compares:
+        parts += [_SIDE_BY_SIDE]
     parts += ["\n".join(_failed(run.results, known)), "\n".join(_skipped(run.results))]
     parts += ["\n".join(_late(run.results)), "\n".join(_passed(run.results))]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"

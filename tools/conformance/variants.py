@@ -40,6 +40,8 @@ class Variant:
     """What the page's title has besides."""
     what: str
     """What the page says of the backend, after "with the"."""
+    compares: bool = False
+    """Whether its page has the other backends beside it."""
     known: Sequence[str] = ()
     """The files, besides known.yaml, that say what does not pass."""
 
@@ -75,14 +77,14 @@ def _fargate(around: Around) -> Iterator[Mapping[str, object]]:
 
 
 VARIANTS: Mapping[str, Variant] = {
-    "engine": Variant(_engine, "conformance", "", "`engine` backend"),
+    "engine": Variant(_engine, "conformance", "", "`engine` backend", compares=True),
     "helper": Variant(
         _helper,
         "conformance-helper",
         " with the helper",
         "`engine` backend and its option\n`helper: always`: groups of containers, and all else is"
         " the helper's (docs/helper.md)",
-        ("known-helper.yaml",),
+        known=("known-helper.yaml",),
     ),
     "fargate": Variant(
         _fargate,
@@ -90,6 +92,6 @@ VARIANTS: Mapping[str, Variant] = {
         " on Fargate",
         "`fargate` backend and\na simulated account (docs/simulators.md) of which an engine here"
         " runs the tasks",
-        ("known-helper.yaml", "known-fargate.yaml"),
+        known=("known-helper.yaml", "known-fargate.yaml"),
     ),
 }
