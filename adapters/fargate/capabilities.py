@@ -64,7 +64,7 @@ _POD_SECURITY: Mapping[str, Support] = {
     "spec.securityContext.supplementalGroupsPolicy": approximately(
         "groups are as the helper merges them with the image's"
     ),
-    "spec.securityContext.sysctls": _BARRED,
+    "spec.securityContext.sysctls": YES,
     "spec.securityContext.windowsOptions": _LINUX,
 }
 

@@ -204,6 +204,11 @@ def _container(
         container["linuxParameters"] = {"capabilities": caps}
     if ports := _ports(one):
         container["portMappings"] = ports
+    if made.sysctls and not one.name.startswith(OURS):
+        # Those of the network are the whole task's, and so they are to be the same everywhere.
+        container["systemControls"] = [
+            {"namespace": name, "value": value} for name, value in sorted(made.sysctls)
+        ]
     return container | _resources(one, choices.size)
 
 

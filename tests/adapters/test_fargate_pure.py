@@ -561,3 +561,13 @@ def test_the_name_of_a_login_tells_nothing() -> None:
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         options(**wrong)
+
+
+def test_sysctls_are_the_same_for_every_container_of_the_pod() -> None:
+    sysctls = (("net.ipv4.tcp_syncookies", "0"), ("kernel.shm_rmid_forced", "1"))
+    pod = replace(workload(container("true"), container("true", name="two")), sysctls=sysctls)
+    assert check(pod, options()) == []
+    made = {one["name"]: one for one in helped(pod).definition["containerDefinitions"]}
+    wanted = [{"namespace": name, "value": value} for name, value in sorted(sysctls)]
+    for name, one in made.items():
+        assert one.get("systemControls", []) == ([] if name.startswith("podbridge-") else wanted)

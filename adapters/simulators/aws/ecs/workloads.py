@@ -78,10 +78,17 @@ def workload_of(
         restart_policy=RestartPolicy.NEVER,
         hostname=_hostname(task),
         share_processes=task.definition.get("pidMode") == "task",
+        sysctls=_controls(task) if has_images else (),
         hard_stop=LONGEST,
         pull_credentials=sources.credentials,
         helper=HelperUse.NEVER,
     )
+
+
+def _controls(task: Task) -> tuple[tuple[str, str], ...]:
+    """Of all containers, the last one's where they differ (API reference, "SystemControl")."""
+    given = (pair for one in task.containers for pair in one.definition.get("systemControls", ()))
+    return tuple({one["namespace"]: one["value"] for one in given}.items())
 
 
 def _hostname(task: Task) -> str:
