@@ -20,10 +20,11 @@ from adapters.engine.group import Group, is_whole
 from adapters.engine.images import Image
 from adapters.engine.options import Options
 from adapters.engine.own_image import OwnImage
-from bridge.adapter import Channel, LogOptions, Rate, Support, Usage
+from bridge.adapter import LogOptions, Rate, Support
 from bridge.errors import NotFound, Unavailable, Violation
 from bridge.helper import state, view
 from bridge.helper.commands import commands
+from bridge.helper.hosted import Hosted
 from bridge.helper.hosting import SLACK, Door, Hosting, names
 from bridge.helper.need import lost, wraps
 from bridge.helper.program import machine_of, program
@@ -67,7 +68,7 @@ class _Engine:
         return self._engine.logs(identity, container, options)
 
 
-class Deprived:
+class Deprived(Hosted):
     """`helper: always` and `auto`: Docker or Podman as the poorest cloud."""
 
     type: ClassVar[str] = "engine"
@@ -196,32 +197,6 @@ class Deprived:
             async for one in events:
                 if self._is_whole(one):
                     yield await self._view(one)
-
-    async def logs(
-        self, identity: Identity, container: str, options: LogOptions
-    ) -> AsyncIterator[bytes]:
-        """The log of the latest run, or of the one before it. NotFound, Unavailable."""
-        async with aclosing(self._hosting.logs(identity, container, options)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def exec(
-        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
-    ) -> Channel:
-        """Starts a command. NotFound, Invalid, Unavailable: no helper is connected."""
-        return await self._hosting.exec(identity, container, command, stdin=stdin, tty=tty)
-
-    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
-        """Joins the container's process. NotFound, Unavailable."""
-        return await self._hosting.attach(identity, container, stdin=stdin)
-
-    async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
-        """One TCP connection to the pod. NotFound, Unavailable."""
-        return await self._hosting.dial(identity, port, inside=inside)
-
-    async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
-        """By pod UID, of the pods whose helpers are connected."""
-        return await self._hosting.stats(identities)
 
     async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
         """Replaces the content of these volumes, each at once. NotFound, Unavailable."""

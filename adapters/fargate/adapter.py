@@ -30,9 +30,10 @@ from adapters.fargate.prepare import Preparation
 from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
 from adapters.fargate.watch import Watch
-from bridge.adapter import Channel, Finding, LogOptions, Quote, Rate, Support, Usage
+from bridge.adapter import Finding, LogOptions, Quote, Rate, Support
 from bridge.errors import NotFound, Unsupported, Violation
 from bridge.helper import state
+from bridge.helper.hosted import Hosted
 from bridge.helper.hosting import SLACK, Door, Hosting
 from bridge.registry import RegistryClient
 from bridge.workload import Exit, Files, Identity, Observed, Workload
@@ -46,7 +47,7 @@ _AT_ONCE = 0.1
 """Seconds of grace where there is none: the helper then kills."""
 
 
-class Adapter:
+class Adapter(Hosted):
     """One cluster of ECS, as a backend."""
 
     type: ClassVar[str] = observe.TYPE
@@ -298,32 +299,6 @@ class Adapter:
         since = pod.ended_at.setdefault(container, now)
         is_stopped = pod.task is None or observe.is_stopped(pod.task)
         return since + (_FLUSHED if is_stopped else _DRIVER) - now
-
-    async def logs(
-        self, identity: Identity, container: str, options: LogOptions
-    ) -> AsyncIterator[bytes]:
-        """The log of the latest run, or of the one before it. NotFound, Unavailable."""
-        async with aclosing(self._hosting.logs(identity, container, options)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def exec(
-        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
-    ) -> Channel:
-        """Starts a command. NotFound, Invalid, Unavailable: no helper is connected."""
-        return await self._hosting.exec(identity, container, command, stdin=stdin, tty=tty)
-
-    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
-        """Joins the container's process. NotFound, Unavailable."""
-        return await self._hosting.attach(identity, container, stdin=stdin)
-
-    async def dial(self, identity: Identity, port: int, *, inside: bool) -> Channel:
-        """One TCP connection to the pod. NotFound, Unavailable."""
-        return await self._hosting.dial(identity, port, inside=inside)
-
-    async def stats(self, identities: Sequence[Identity]) -> Mapping[str, Sequence[Usage]]:
-        """By pod UID, of the pods whose helpers are connected."""
-        return await self._hosting.stats(identities)
 
     async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
         """Replaces the content of these volumes, each at once. NotFound, Unavailable."""
