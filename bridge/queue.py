@@ -31,6 +31,9 @@ class KeyedQueue(Generic[K]):
     `handle` returns the seconds after which it wants to look at the key again though nothing was
     added, or None. An error of `bridge.errors` is a failed try. Any other exception is a defect of
     ours: it is logged with its traceback and retried too, so that one bad pod stops no other.
+
+    Keys of which `ahead` is true go before the others, and have as many workers again: what waits
+    its turn for long holds up nothing of what is under way.
     """
 
     def __init__(
@@ -40,12 +43,15 @@ class KeyedQueue(Generic[K]):
         name: str,
         concurrency: int = 64,
         jitter: Callable[[], float] = random.random,
+        ahead: Callable[[K], bool] = lambda _: False,
     ) -> None:
         self._handle = handle
         self._name = name
         self._concurrency = concurrency
         self._jitter = jitter
+        self._is_ahead = ahead
         self._ready: dict[K, None] = {}
+        self._ahead: dict[K, None] = {}
         self._active: dict[K, asyncio.Task[None]] = {}
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
@@ -63,13 +69,17 @@ class KeyedQueue(Generic[K]):
         if key in self._active:
             self._again.add(key)
             return
-        self._ready[key] = None
+        if self._is_ahead(key):
+            self._ready.pop(key, None)
+            self._ahead[key] = None
+        elif key not in self._ahead:
+            self._ready[key] = None
         self._idle.clear()
         self._start()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Has the key looked at after that time; a nearer time that is already set stays."""
-        if self._closed or key in self._ready or key in self._again:
+        if self._closed or key in self._ready or key in self._ahead or key in self._again:
             return
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
@@ -96,6 +106,7 @@ class KeyedQueue(Generic[K]):
             timer.cancel()
         self._timers.clear()
         self._ready.clear()
+        self._ahead.clear()
         tasks = list(self._active.values())
         for task in tasks:
             task.cancel()
@@ -106,10 +117,14 @@ class KeyedQueue(Generic[K]):
         self.add(key)
 
     def _start(self) -> None:
-        while self._ready and len(self._active) < self._concurrency:
-            key = next(iter(self._ready))
-            del self._ready[key]
-            self._active[key] = asyncio.create_task(self._work(key), name=f"{self._name} {key}")
+        for ready, workers in (
+            (self._ahead, 2 * self._concurrency),
+            (self._ready, self._concurrency),
+        ):
+            while ready and len(self._active) < workers:
+                key = next(iter(ready))
+                del ready[key]
+                self._active[key] = asyncio.create_task(self._work(key), name=f"{self._name} {key}")
 
     async def _work(self, key: K) -> None:
         try:
@@ -143,5 +158,5 @@ class KeyedQueue(Generic[K]):
         elif wake is not None:
             self.add_after(key, wake)
         self._start()
-        if not self._ready and not self._active:
+        if not self._ready and not self._ahead and not self._active:
             self._idle.set()

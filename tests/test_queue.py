@@ -119,3 +119,50 @@ def test_a_handler_can_ask_to_look_again_and_the_nearer_time_stays() -> None:
         assert len(times) == 2
 
     virtual.run(story())
+
+
+def test_what_is_under_way_goes_before_what_waits_its_turn() -> None:
+    async def story() -> None:
+        turn = asyncio.Event()
+        done: list[int] = []
+
+        async def handle(key: int) -> None:
+            if key < 100:
+                await turn.wait()
+            done.append(key)
+
+        queue = KeyedQueue(handle, name="t", concurrency=2, ahead=lambda key: key >= 100)
+        for key in (0, 1, 2, 100, 101, 3, 102):
+            queue.add(key)
+        await asyncio.sleep(1)
+        assert done == [100, 101, 102]
+        turn.set()
+        await queue.settled()
+        assert done == [100, 101, 102, 0, 1, 2, 3]
+
+    virtual.run(story())
+
+
+def test_a_key_that_comes_to_be_under_way_is_handled_once() -> None:
+    async def story() -> None:
+        begun: set[str] = set()
+        done: list[str] = []
+        free = asyncio.Event()
+
+        async def handle(key: str) -> None:
+            if key == "slow":
+                await free.wait()
+            done.append(key)
+
+        queue = KeyedQueue(handle, name="t", concurrency=1, ahead=lambda key: key in begun)
+        for key in ("slow", "a", "b"):
+            queue.add(key)
+        begun.add("b")
+        queue.add("b")
+        await asyncio.sleep(1)
+        assert done == ["b"]
+        free.set()
+        await queue.settled()
+        assert done == ["b", "slow", "a"]
+
+    virtual.run(story())

@@ -18,7 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_kit import LIMIT, PODBRIDGE, Figure, NotHere, Pods, cpu, in_loop, memory, serving
+from bench_kit import (
+    LIMIT,
+    PODBRIDGE,
+    Figure,
+    NotHere,
+    Pods,
+    cpu,
+    in_loop,
+    memory,
+    serving,
+    until_serving,
+)
 
 from bridge.rpc.client import RemoteProvider
 
@@ -117,8 +128,11 @@ async def _run_all(account: Account) -> list[float]:
         return is_over
 
     async with asyncio.timeout(300):
-        await pods.start(PODS, "example/image", _SHORT)
-        await pods.until(over)
+        await until_serving(account.provider, pods.cluster)
+        # The first end while others are still on their way in.
+        await asyncio.gather(
+            pods.start(PODS, "example/image", _SHORT), pods.until(over, number=PODS)
+        )
     stopped = {
         _uid(one): one["executionStoppedAt"].timestamp()
         for one in await asyncio.to_thread(account.tasks)

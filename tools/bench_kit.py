@@ -173,9 +173,11 @@ class Pods:
             self.made.append(who)
             await self.provider.create_pod(await builder.create(pod, who, time.time()))
 
-    async def until(self, true_of: Callable[[pod_pb2.PodFacts], bool]) -> None:
-        """Returns once that was true of each of them."""
-        await self._told({one.uid for one in self.made}, true_of)
+    async def until(
+        self, true_of: Callable[[pod_pb2.PodFacts], bool], number: int | None = None
+    ) -> None:
+        """Returns once that was true of each of them, or of so many where they are still made."""
+        await self._told(len(self.made) if number is None else number, true_of)
 
     def _manifest(self, image: str, command: Sequence[str]) -> dict[str, Any]:
         uid = str(uuid.uuid4())
@@ -187,8 +189,8 @@ class Pods:
             "spec": {"nodeName": NODE, "restartPolicy": "Never", "containers": [container]},
         }
 
-    async def _told(self, wanted: set[str], true_of: Any) -> None:
-        epoch = ""
+    async def _told(self, number: int, true_of: Any) -> None:
+        epoch, done = "", set[str]()
         async for message in watch(self.provider, self.cluster):
             epoch = message.epoch
             acks = [
@@ -198,12 +200,12 @@ class Pods:
             ]
             for event in message.events:
                 if event.HasField("pod") and true_of(event.pod):
-                    wanted.discard(event.pod.pod.uid)
+                    done.add(event.pod.pod.uid)
             if acks:
                 await self.provider.ack_pods(
                     pb.AckPodsRequest(epoch=epoch, cluster=self.cluster, pods=acks)
                 )
-            if not wanted:
+            if len(done) >= number:
                 return
 
     async def delete(self) -> None:
@@ -211,7 +213,7 @@ class Pods:
         for one in self.made:
             await self.provider.delete_pod(pb.DeletePodRequest(pod=one, grace_period_seconds=0))
         gone = pod_pb2.POD_STAGE_GONE
-        await self._told({one.uid for one in self.made}, lambda pod: pod.stage == gone)
+        await self._told(len(self.made), lambda pod: pod.stage == gone)
         self.made.clear()
 
 

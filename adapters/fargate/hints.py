@@ -70,6 +70,7 @@ class Hints:
             MaxNumberOfMessages=10,
             WaitTimeSeconds=wait,
         )
+        self._watch.answered()
         messages: list[Json] = answer.get("Messages") or []
         for one in messages:
             detail = _detail(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from sys import intern
 from typing import Any
 
 from adapters.fargate.names import Json
@@ -25,6 +26,7 @@ _SPOT, _NOTICE = "SpotInterruption", "TerminationNotice"
 _TAKEN = frozenset({_SPOT, _NOTICE, "InfrastructureHealth"})
 """Stop codes of who has lost what it ran on."""
 _NEVER = _TAKEN | {"TaskFailedToStart"}
+_ADDRESSES = ("privateIPv4Address", "ipv6Address")
 _ENDING = frozenset({"DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"})
 _PULL = re.compile(r"CannotPull|PullContainer|pull image manifest|ImageNotFound", re.I)
 _OOM = re.compile(r"OutOfMemory", re.I)
@@ -228,8 +230,41 @@ def _addresses(task: Mapping[str, Any]) -> tuple[str, ...]:
         if attachment.get("type") in ("ElasticNetworkInterface", "eni"):
             for one in attachment.get("details") or ():
                 found[str(one.get("name"))] = str(one.get("value"))
-    names = ("privateIPv4Address", "ipv6Address")
-    return tuple(found[name] for name in names if name in found)
+    return tuple(found[name] for name in _ADDRESSES if name in found)
+
+
+_OF_TASK = (
+    "taskArn", "version", "lastStatus", "desiredStatus", "startedBy", "stopCode", "stoppedReason",
+    "createdAt", "pullStartedAt", "pullStoppedAt", "startedAt", "stoppingAt", "executionStoppedAt",
+    "stoppedAt",
+)  # fmt: skip
+_OF_CONTAINER = ("name", "lastStatus", "exitCode", "reason", "runtimeId", "imageDigest")
+
+
+def slim(task: Mapping[str, Any]) -> Json:
+    """What is used of a task. ECS tells several times as much, and there are thousands of them."""
+    made = {name: _shared(task[name]) for name in _OF_TASK if name in task}
+    made["containers"] = [
+        {name: _shared(one[name]) for name in _OF_CONTAINER if name in one}
+        for one in task.get("containers") or ()
+    ]
+    made["attachments"] = [
+        {
+            "type": _shared(str(one.get("type"))),
+            "details": [
+                {"name": _shared(str(each["name"])), "value": each.get("value")}
+                for each in one.get("details") or ()
+                if each.get("name") in _ADDRESSES
+            ],
+        }
+        for one in task.get("attachments") or ()
+    ]
+    return made
+
+
+def _shared(value: Any) -> Any:
+    """Words that many tasks have are kept once."""
+    return intern(value) if isinstance(value, str) else value
 
 
 def from_event(detail: Mapping[str, Any]) -> Json:

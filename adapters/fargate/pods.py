@@ -78,7 +78,7 @@ class Pod:
 
     def learn(self, task: Json) -> bool:
         """What ECS says now; whether that is news."""
-        known = self.task
+        known, task = self.task, observe.slim(task)
         self.missing = False
         is_same = known is not None and known["taskArn"] == task["taskArn"]
         if known is not None and is_same and _version(task) < _version(known):

@@ -33,6 +33,11 @@ _GATHER = 0.05
 """Seconds for which hints are gathered."""
 _SLOWEST = 60.0
 """Seconds between looks while AWS does not answer."""
+_TRUSTED, _QUIET = 5, 60.0
+"""Where events come: how many times `poll` tasks that change are looked at unasked, and the seconds
+between two looks at all tasks."""
+_ANSWERED = 30.0
+"""Seconds for which the queue's last answer counts; it answers every few seconds."""
 
 
 class Watch:
@@ -72,6 +77,18 @@ class Watch:
         self._wanted: set[str] = set()
         """Marks of pods that somebody wants to be looked at now."""
         self._steps: dict[str, asyncio.Task[None]] = {}
+        self._polled_at = self._refreshed_at = self._answered_at = 0.0
+        self._proven = False
+        """An event of ours has come, and none was missed since."""
+
+    @property
+    def _hears(self) -> bool:
+        """Whether it is enough to look where events say that something has changed."""
+        return self._proven and self._clock() < self._answered_at + _ANSWERED
+
+    def answered(self) -> None:
+        """The queue of events has answered."""
+        self._answered_at = self._clock()
 
     async def run(self) -> None:
         """Looks at tasks that change, until cancelled."""
@@ -107,10 +124,11 @@ class Watch:
     async def heard(self, mark: str, nonce: str, detail: Json) -> None:
         """An event of a task that may be the pod's. Of one that ECS has forgotten it is the last
         word, and is kept with the order before the event goes."""
+        pod = self._pods.get(mark)
+        self._proven = self._proven or pod is not None
         self.look_at(mark)
         if detail.get("lastStatus") != "STOPPED":
             return
-        pod = self._pods.get(mark)
         if pod is not None and pod.task is not None and not pod.missing:
             return
         # Another provider may have changed it.
@@ -132,24 +150,36 @@ class Watch:
 
     async def _look(self) -> None:
         wanted, self._wanted = self._wanted, set()
-        due = [
-            pod
-            for pod in self._pods
-            if pod.task is not None
-            and not observe.is_stopped(pod.task)
-            and (pod.mark in wanted or pod.ending or observe.in_transition(pod.task))
-        ]
-        await self._refresh(due)
-        await self._free()
+        some: Iterable[Pod] = [pod for one in wanted if (pod := self._pods.get(one)) is not None]
+        now = self._clock()
+        if polls := now >= self._polled_at + self._options.poll * (_TRUSTED if self._hears else 1):
+            self._polled_at = now
+            some = [pod for pod in self._pods if pod.mark in wanted or _changes(pod)]
+        try:
+            await self._refresh(some)
+        except BaseException:
+            self._wanted |= wanted
+            raise
+        await self._free(self._pods if polls else some)
 
     async def refresh(self) -> None:
-        """Looks at everything that has not stopped."""
-        await self._refresh(
-            pod for pod in self._pods if pod.task is not None and not observe.is_stopped(pod.task)
-        )
+        """Looks at everything that has not stopped, where that was not done a short while ago."""
+        now = self._clock()
+        if self._hears and now < self._refreshed_at + _QUIET:
+            for pod in self._pods:
+                if pod.task is not None:
+                    self._advance(pod, pod.task)
+            return
+        before = {pod.mark for pod in self._pods if _runs(pod)}
+        await self._refresh(self._pods)
+        self._refreshed_at = now
+        after = (self._pods.get(one) for one in before - self._wanted)
+        if any(one is not None and not _runs(one) for one in after):
+            # That should have been told of.
+            self._proven = False
 
     async def _refresh(self, some: Iterable[Pod]) -> None:
-        pods = {pod.arn: pod for pod in some}
+        pods = {pod.arn: pod for pod in some if _runs(pod)}
         if not pods:
             return
         found = await self._tasks.describe(list(pods))
@@ -204,6 +234,7 @@ class Watch:
         async def end() -> None:
             await self._tasks.stop(pod.arn, reason)
             pod.ending = reason
+            self.look_at(pod.mark)
 
         self._begin(pod.mark, end)
 
@@ -220,11 +251,11 @@ class Watch:
 
         self._steps[name] = asyncio.create_task(step(), name=f"end {name}")
 
-    async def _free(self) -> None:
-        """Removes the payloads of pods whose containers have read them."""
+    async def _free(self, some: Iterable[Pod]) -> None:
+        """Removes the payloads of those whose containers have read them."""
         done = [
             pod
-            for pod in self._pods
+            for pod in some
             if pod.kept is not None
             and not pod.freed
             and pod.launch is None
@@ -338,7 +369,7 @@ class Watch:
             await self._tasks.stop(pod.arn, reason)
         except NotFound:
             pod.missing = True
-        self._nudge.set()
+        self.look_at(pod.mark)
 
     def kill(self, pod: Pod) -> None:
         """Ends what should have ended by now."""
@@ -349,8 +380,17 @@ class Watch:
         """Returns once nothing of its task runs, or ECS no longer has it."""
         with self._pods.listen() as listener:
             while pod.task is not None and not observe.is_stopped(pod.task) and not pod.missing:
-                self._nudge.set()
+                self.look_at(pod.mark)
                 await listener.take()
+
+
+def _runs(pod: Pod) -> bool:
+    return pod.task is not None and not observe.is_stopped(pod.task)
+
+
+def _changes(pod: Pod) -> bool:
+    """Whether it is about to be something else."""
+    return pod.task is not None and bool(pod.ending or observe.in_transition(pod.task))
 
 
 def _created(pod: Pod) -> float:

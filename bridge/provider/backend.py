@@ -115,9 +115,17 @@ class Backend:
         self.on_list(self, found, asked_at)
         self.synced.set()
 
-    async def run(self, workload: Workload) -> None:
-        """`Adapter.run`, within the budget."""
-        await self._budgets.call("run", lambda: self.adapter.run(workload))
+    async def run(self, workload: Workload, wanted: Callable[[], bool]) -> bool:
+        """`Adapter.run`, within the budget. False: by its turn nobody wanted it any more, and
+        nothing was asked for."""
+
+        async def make() -> bool:
+            if wanted():
+                await self.adapter.run(workload)
+                return True
+            return False
+
+        return await self._budgets.call("run", make)
 
     async def stop(self, identity: Identity, grace: float) -> None:
         """`Adapter.stop`, within the budget."""

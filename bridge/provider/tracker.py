@@ -56,7 +56,7 @@ class Tracker:
         self.backends: Mapping[str, Backend] = {one.name: one for one in backends}
         self.records: dict[Key, Record] = {}
         self.clock = clock
-        self.queue: KeyedQueue[Key] = KeyedQueue(self._step, name="pod")
+        self.queue: KeyedQueue[Key] = KeyedQueue(self._step, name="pod", ahead=self._is_under_way)
         self.epoch = new_epoch()
         self._began = clock()
         self.read_only = read_only
@@ -223,6 +223,11 @@ class Tracker:
 
     # One step of one pod.
 
+    def _is_under_way(self, key: Key) -> bool:
+        """Whether more than its launch is to be done: hundreds may wait their turn for theirs."""
+        record = self.records.get(key)
+        return record is not None and (record.launched_at is not None or _is_to_end(record))
+
     async def _step(self, key: Key) -> float | None:
         record = self.records.get(key)
         if record is None or record.gone:
@@ -295,8 +300,10 @@ class Tracker:
         if self._is_held(record, backend):
             return False
         self._count(record, backend)
-        record.tried = True
-        await backend.run(record.workload)
+        tried, record.tried = record.tried, True
+        if not await backend.run(record.workload, lambda: not _is_to_end(record)):
+            record.tried = tried
+            return False
         record.launched_at = asyncio.get_running_loop().time()
         return True
 
@@ -464,6 +471,10 @@ def _needs_telling_only(record: Record, backend: Backend) -> bool:
         and record.workload is not None
         and record.workload.deadline is None
     )
+
+
+def _is_to_end(record: Record) -> bool:
+    return record.deleting or record.stop is not None
 
 
 def _ended_by(seen: Observed | None, end: float) -> bool:
