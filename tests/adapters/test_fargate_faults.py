@@ -252,10 +252,10 @@ async def test_a_pod_gets_its_namespaces_role_and_no_other(bench: FargateBench) 
         )
         await adapter.run(pod)
         await until(adapter, who, is_running)
-        task = adapter._pods.of(who)
-        assert task is not None
-        assert task.task is not None
-        roles[task.task.get("overrides", {}).get("taskRoleArn", "")] += 1
+        found = adapter._pods.of(who)
+        assert found is not None
+        (task,) = (await adapter._tasks.describe([found.arn])).values()
+        roles[task.get("overrides", {}).get("taskRoleArn", "")] += 1
     assert roles == {role: 1, "": 2}
 
 
