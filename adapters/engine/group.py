@@ -152,7 +152,8 @@ class Group:
                 _log.exception("pod %s", identity.uid)
                 self._wait(workload, Waiting("CreateContainerError", repr(error)))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(launch.stop.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await launch.stop.wait()
                 return
             pause = min(pause * 2, _LONGEST)
         self._launches.pop(identity.key, None)

@@ -117,7 +117,8 @@ class Launcher:
 
     async def _rest(self, pod: Pod, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(pod.halt.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await pod.halt.wait()
 
     async def _try(self, pod: Pod) -> float | None:
         """One try. None: nothing more to do, else the least seconds until the next one."""

@@ -95,7 +95,8 @@ class Watch:
         pause = self._options.poll
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._nudge.wait()
             # What comes at the same time is one call.
             await asyncio.sleep(_GATHER)
             self._nudge.clear()

@@ -113,7 +113,8 @@ class Recorder:
     async def flush(self, limit: float = FLUSH) -> bool:
         """Waits until all is written, at most `limit` seconds; whether it is."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), limit)
+            async with asyncio.timeout(limit):
+                await self._empty.wait()
         return self._empty.is_set()
 
     async def close(self, limit: float = FLUSH) -> None:

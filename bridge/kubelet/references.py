@@ -378,7 +378,8 @@ class Services:
         if self._synced.is_set():
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._synced.wait(), SYNC)
+            async with asyncio.timeout(SYNC):
+                await self._synced.wait()
         if not self._synced.is_set():
             reason = self._watch.problem or "no answer yet"
             raise Unavailable(f"the Services could not be listed: {reason}")

@@ -79,7 +79,8 @@ class Backend:
                 wait = min(RETRY_LONGEST, RETRY_FIRST * 2.0 ** min(failures, 10))
                 failures += 1
             try:
-                await asyncio.wait_for(self._refresh.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._refresh.wait()
             except TimeoutError:
                 continue
 

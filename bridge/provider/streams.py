@@ -259,7 +259,8 @@ class _Session:
                 elif self._end is not None:
                     yield self._end
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._left.wait(), _LEAVING)
+                        async with asyncio.timeout(_LEAVING):
+                            await self._left.wait()
                     return
                 else:
                     await news.wait()

@@ -47,4 +47,5 @@ class Clock:
         begun = self.now()
         while (left := self.real(seconds - self.passed(begun))) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._skipped.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._skipped.wait()
