@@ -105,7 +105,8 @@ class Tunnels:
         self._server: asyncio.Server | None = None
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._renew_at = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], asyncio.Transport] = {}
+        self._closed = False
         self._shaking = 0
         self._turned_away = 0
         self._said_at = -_SAY
@@ -126,11 +127,15 @@ class Tunnels:
 
     async def close(self) -> None:
         """Lets all go; the helpers try to come back."""
+        # Who has been accepted by then may come a moment later.
+        self._closed = True
         if self._server is not None:
             self._server.close()
-        tasks = list(self._tasks)
-        for one in tasks:
+        tasks = dict(self._tasks)
+        for one, transport in tasks.items():
             one.cancel()
+            # One that has not begun has nothing to clean up by itself.
+            transport.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
         for reader in self._readers:
             reader.end()
@@ -260,14 +265,17 @@ class Tunnels:
 
     def _come(self, transport: asyncio.Transport) -> None:
         """Somebody has connected."""
+        if self._closed:
+            transport.abort()
+            return
         if self._shaking >= HANDSHAKES or len(self._tasks) >= CONNECTIONS:
             self._turn_away()
             transport.abort()
             return
         self._shaking += 1
         task = asyncio.create_task(self._serve(transport), name="tunnel")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = transport
+        task.add_done_callback(self._tasks.pop)
 
     async def _serve(self, transport: asyncio.Transport) -> None:
         """One connection, from its first byte to its end."""
