@@ -85,7 +85,7 @@ conformance-helper: $(STAMP) ## the same where pods have only the helper; writes
 conformance-fargate: $(STAMP) ## the same on a simulated Fargate; writes docs/conformance-fargate.md
 	@$(BIN)/python -m tools.control_plane.build --e2e
 	@$(BIN)/python helper/build.py
-	@$(BIN)/python -m tools.conformance --on fargate --report docs/conformance-fargate.md
+	@$(BIN)/python -m tools.conformance --on fargate --core --report docs/conformance-fargate.md
 
 parity: $(STAMP) ## the same manifests on a real kubelet and on engine, compared; writes docs/parity.md
 	@$(BIN)/python -m tools.parity --report docs/parity.md

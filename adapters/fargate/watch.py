@@ -21,6 +21,8 @@ from adapters.fargate.options import Options
 from adapters.fargate.pods import Pod, Pods
 from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
+from bridge.adapter import Rate
+from bridge.bucket import Bucket
 from bridge.errors import BridgeError, NotFound
 
 _log = logging.getLogger(__name__)
@@ -36,6 +38,9 @@ _SLOWEST = 60.0
 _TRUSTED, _QUIET = 5, 60.0
 """Where events come: how many times `poll` tasks that change are looked at unasked, and the seconds
 between two looks at all tasks."""
+_SEARCHES = Rate(0.5, 5, share=1.0)
+"""How often there may be a search that cannot wait: pods that nobody here knows of, such as those
+that were refused, may be deleted by the second, and looks at the others have the same budget."""
 _ANSWERED = 30.0
 """Seconds for which the queue's last answer counts; it answers every few seconds."""
 
@@ -73,6 +78,7 @@ class Watch:
         """Tasks with our mark that were found without an order once."""
         self._discovered_at = 0.0
         self._discovering = asyncio.Lock()
+        self._searches = Bucket(_SEARCHES)
         self._nudge = asyncio.Event()
         self._wanted: set[str] = set()
         """Marks of pods that somebody wants to be looked at now."""
@@ -273,9 +279,13 @@ class Watch:
     async def discover(self, *, now: bool = False) -> None:
         """Finds the tasks and orders that nobody here knows of, where that was not done a short
         while ago."""
+        asked = self._clock()
         async with self._discovering:
-            if not now and self._clock() < self._discovered_at + self._options.discover:
+            if asked < self._discovered_at + (0.0 if now else self._options.discover):
+                # While others wait for one, one for all of them begins.
                 return
+            if now:
+                await self._searches.take()
             began = self._clock()
             # Orders first: one that is gone in between is of a pod that is gone.
             marks = await self._store.marks()

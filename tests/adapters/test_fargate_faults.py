@@ -346,3 +346,12 @@ async def test_no_call_is_throttled(bench: FargateBench) -> None:
     for pod in pods:
         await exit_of(adapter, pod.identity)
     assert (await bench.cloud.ledger())["calls"]["throttled"] == {}
+
+
+async def test_deleting_what_nobody_knows_is_one_search_for_all(bench: FargateBench) -> None:
+    adapter = await bench.adapter()
+    before = (await bench.cloud.ledger())["calls"]["byAction"].get("ecs:ListTasks", 0)
+    await asyncio.gather(*(adapter.delete(identity()) for _ in range(50)))
+    after = (await bench.cloud.ledger())["calls"]["byAction"]["ecs:ListTasks"]
+    # Two calls a search: one that was under way, and one for who came meanwhile.
+    assert after - before <= 4

@@ -91,7 +91,7 @@ VARIANTS: Mapping[str, Variant] = {
         "conformance-fargate",
         " on Fargate",
         "`fargate` backend and\na simulated account (docs/simulators.md) of which an engine here"
-        " runs the tasks",
+        " runs the tasks; the first four groups alone",
         known=("known-helper.yaml", "known-fargate.yaml"),
     ),
 }
