@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -168,7 +169,8 @@ class Deprived(Hosted):
 
     async def _view(self, group: Observed) -> Observed:
         self._group.advance(group)
-        return await self._hosting.view(group)
+        shown = await self._hosting.view(group)
+        return replace(shown, ended=True) if self._group.was_halted(group) else shown
 
     async def stop(self, identity: Identity, grace: float) -> None:
         """Begins to end it."""

@@ -219,6 +219,9 @@ class Group:
         if isinstance(last.state, Exit):
             if any(isinstance(one.state, Running) for one in others):
                 self._step(group.identity, self._end)
+        elif group.identity.key in self._engine.memory.stopped:
+            # What has not begun never will.
+            return
         elif first is None:
             if waits:
                 self._step(group.identity, self._begin)
@@ -227,6 +230,17 @@ class Group:
                 self._step(group.identity, self._begin)
         elif isinstance(first.state, Waiting):
             self._step(group.identity, self._begin_first)
+
+    def was_halted(self, group: Observed) -> bool:
+        """Whether it was stopped before its essential container had begun, which never will."""
+        if (
+            group.identity.key not in self._engine.memory.stopped
+            or group.identity.key in self._steps
+        ):
+            return False
+        last = group.container(roles([one.name for one in group.containers]).essential)
+        runs = any(isinstance(one.state, Running) for one in group.containers)
+        return last is not None and isinstance(last.state, Waiting) and not runs
 
     def _step(self, identity: Identity, do: Callable[[Identity], Awaitable[None]]) -> None:
         async def step() -> None:

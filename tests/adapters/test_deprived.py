@@ -24,9 +24,10 @@ from engine_kit import IMAGE, EngineBench, EngineContract, engine_address, image
 from support.channels import PATIENCE, soon
 from support.paper_registry import PaperRegistry, serving
 
+from adapters.engine.group import Group
 from bridge.errors import Unsupported
 from bridge.helper.program import machine_of
-from bridge.workload import LATE, HelperUse, Observed, RestartPolicy, Role, Waiting
+from bridge.workload import LATE, HelperUse, Identity, Observed, RestartPolicy, Role, Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -206,3 +207,24 @@ async def named(bench: DeprivedBench, name: str) -> AsyncIterator[str]:
         yield name
     finally:
         await engine.call("DELETE", f"images/{name}")
+
+
+async def test_a_stop_between_the_first_container_and_the_others_ends_the_pod(
+    bench: DeprivedBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are made by then, and nothing will ever begin them."""
+    held = asyncio.Event()
+
+    async def begin(group: Group, identity: Identity) -> None:
+        held.set()
+
+    monkeypatch.setattr(Group, "_begin", begin)
+    adapter = await bench.adapter()
+    pod = bench.endless()
+    await adapter.run(pod)
+    await until(adapter, pod.identity, lambda _: held.is_set())
+    await adapter.stop(pod.identity, 30)
+    observed = await until(adapter, pod.identity, lambda one: one.ended)
+    assert isinstance(observed.containers[0].state, Waiting)
+    await adapter.delete(pod.identity)
+    assert await adapter.list() == []
