@@ -15,8 +15,9 @@ import click
 
 from bridge.cli.asked import Asked, load_objects, pod_specs, seconds_of
 from bridge.cli.bill import bill, eligible_names, tariff_of, total
+from bridge.cli.interruption import held, hold
 from bridge.cli.output import plain
-from bridge.cli.simulation import simulation, uninterrupted
+from bridge.cli.simulation import simulation
 from bridge.cli.spending import Limits, money_of, settle
 from bridge.cli.wiring import (
     PROCESS_WARNING,
@@ -77,16 +78,17 @@ def _run(
         _require_provider(target)
         _tell_no_price(asked, limits)
     run = _find(asked, objects, target)
-    most, came = None, list[int]()
+    most = None
     if run is None:
         most = bill(verdicts, target.max_run, eligible_names(verdicts, target.backends))
         settle(most, limits, output=asked.output, quiet=asked.quiet)
-        with uninterrupted() as came:
-            run = _create(asked, objects, target)
-            if most.bills:
-                run.record_prices(tariff_of(most))
+        # What is half written down could not be taken back.
+        hold()
+        run = _create(asked, objects, target)
+        if most.bills:
+            run.record_prices(tariff_of(most))
     try:
-        if came:
+        if came := held():
             raise SystemExit(128 + came[0])
         return _enter(run, target, asked, timeout, most)
     finally:
@@ -284,7 +286,6 @@ def _fresh_name(objects: Objects) -> str:
 def _enter(run: Run, target: Target, asked: Asked, timeout: float | None, most: Bill | None) -> int:
     """`most`: what the run, which begins now, can cost."""
     from bridge.cli.attend import Manner, attend
-    from bridge.cli.interruption import hold
     from bridge.cli.view import view_of
     from bridge.cli.watch import watch
 

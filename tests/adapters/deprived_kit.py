@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from contract import is_running, until
 from engine_kit import EngineBench
+from support.channels import PATIENCE
 
 from adapters.engine import Options, make
 from adapters.engine.deprived import Deprived
@@ -48,6 +49,8 @@ class DeprivedBench(EngineBench):
     async def reachable(self, adapter: Any, who: Identity) -> None:
         """Its helpers come back by themselves."""
         await until(adapter, who, says_started)
+        # That was told by `watch`; its `run` may be a moment later.
+        assert await adapter._hosting._tunnels.arrival(who, "main", PATIENCE)
 
 
 def says_started(observed: Observed) -> bool:

@@ -140,6 +140,8 @@ class HelpedBench(FargateBench):
     async def reachable(self, adapter: Any, who: Identity) -> None:
         """Its helpers come back by themselves."""
         await until(adapter, who, says_started)
+        # That was told by `watch`; its `run` may be a moment later.
+        assert await adapter._hosting._tunnels.arrival(who, "main", PATIENCE)
 
 
 def has_begun(observed: Observed) -> bool:

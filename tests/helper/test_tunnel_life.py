@@ -48,12 +48,18 @@ async def test_states_come_as_they_change(make: Make, tmp_path: Path) -> None:
         assert (await asyncio.to_thread(pod.end)).containers[0].state == state
 
 
-async def test_notices_come_with_the_states_and_are_not_in_the_record(make: Make) -> None:
+async def test_notices_come_with_the_states_and_are_not_in_the_record(
+    make: Make, tmp_path: Path
+) -> None:
     async with listening() as (tunnels, address):
-        hook = ExecAction(("false",))
+        # It fails once somebody hears of it.
+        script = f"until test -e {tmp_path}/go; do sleep 0.02; done; exit 1"
+        hook = ExecAction(("/bin/sh", "-c", script))
         one = container("m", "sleep 1000", post_start=hook)
         pod = make(one, tunnel=settings(address))
         pod.all()
+        await state_of(tunnels, "m", lambda state: isinstance(state, Running))
+        (tmp_path / "go").touch()
         report = await state_of(tunnels, "m", lambda state: isinstance(state, Exit))
         words = [(one.container, one.reason, one.message) for one in report.record.notices]
         assert words == [
