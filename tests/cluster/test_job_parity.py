@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,8 @@ def results(
         }
         here = {name: pool.submit(ended, spaces[name], path) for name, path in RUNNABLE.items()}
         yield {name: (runs[name], here[name]) for name in RUNNABLE}
+        # Another worker may be asked for the rest; who waits for a Job that is deleted waits long.
+        wait([*runs.values(), *here.values()], 2 * LONG)
         # The API server ends connections that were idle for 90 seconds.
         for one in (place, *spaces.values()):
             one.api.close()
