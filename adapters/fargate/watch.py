@@ -164,7 +164,7 @@ class Watch:
             some = [pod for pod in self._pods if pod.mark in wanted or _changes(pod)]
         try:
             await self._refresh(some)
-        except BaseException:
+        except BridgeError:
             self._wanted |= wanted
             raise
         await self._free(self._pods if polls else some)

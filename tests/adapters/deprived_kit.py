@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contract import is_running, until
 from engine_kit import EngineBench
+from support import helper_program
 from support.channels import PATIENCE
 
 from adapters.engine import Options, make
 from adapters.engine.deprived import Deprived
-from bridge.helper.program import machine_of, pinned
 from bridge.workload import ContainerState, Exit, HelperUse, Identity, Observed, Running, Workload
-from helper.build import build, digest
 
 
 class DeprivedBench(EngineBench):
@@ -70,7 +67,4 @@ def says_running(one: ContainerState) -> bool:
 @pytest.fixture(scope="module", autouse=True)
 def helper() -> None:
     """The program, built where it is not yet."""
-    if shutil.which("go") is None:
-        pytest.skip("no go on PATH")
-    assert pinned()["sources"] == digest(), "python helper/build.py --pin"
-    build(machine_of(platform.machine()))
+    helper_program.built()

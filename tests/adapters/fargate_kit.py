@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
-import shutil
 import socket
 import sys
 import urllib.request
@@ -18,13 +16,12 @@ from typing import Any
 import pytest
 from contract import Bench, container, is_running, until, workload
 from process_kit import ECHO
+from support import helper_program
 from support.channels import PATIENCE, soon
 
 from adapters.fargate import Adapter, Options, furnish
 from adapters.simulators.aws import Settings, Simulator
-from bridge.helper.program import machine_of, pinned
 from bridge.workload import Container, Exit, HelperUse, Identity, Observed, Running, Workload
-from helper.build import build, digest
 
 SCALE = 200.0
 """A time scale at which a task is up within a quarter of a second."""
@@ -160,10 +157,7 @@ def says_started(observed: Observed) -> bool:
 @pytest.fixture(scope="module", autouse=True)
 def helper() -> None:
     """The program, built where it is not yet."""
-    if shutil.which("go") is None:
-        pytest.skip("no go on PATH")
-    assert pinned()["sources"] == digest(), "python helper/build.py --pin"
-    build(machine_of(platform.machine()))
+    helper_program.built()
 
 
 def bare(pod: Workload) -> Workload:

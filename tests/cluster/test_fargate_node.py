@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
 import re
-import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +15,9 @@ import node_kit
 import pytest
 from control_plane_kit import ControlPlane, Namespace, Object
 from node_kit import Place, container, until
+from support import helper_program
 
 from adapters.fargate import furnish
-from bridge.helper.program import machine_of
-from helper.build import build
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +49,7 @@ def both(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Place, Account]]:
     """A node, Ready, and the account that is its own."""
-    if shutil.which("go") is None:
-        pytest.skip("no go on PATH: the helper cannot be built")
-    build(machine_of(platform.machine()))
+    helper_program.built()
     with node_kit.place(control_plane, tmp_path_factory.mktemp("fargate")) as made:
         cloud = made.start("simulate", "aws", "--time-scale", str(SCALE))
         found = until(

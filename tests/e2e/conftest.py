@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import platform
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e_kit import Place
-from support import engine
-
-from bridge.helper.program import machine_of
-from helper.build import build
+from support import engine, helper_program
 
 
 @pytest.fixture
@@ -24,10 +19,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def helper() -> dict[str, str]:
     """Variables by which commands find the helper's program, built where it is not yet."""
-    if shutil.which("go") is None:
-        pytest.skip("no go on PATH")
-    built = build(machine_of(platform.machine()))
-    return {"XDG_CACHE_HOME": str(built.parents[2])}
+    return {"XDG_CACHE_HOME": str(helper_program.built().parents[2])}
 
 
 @pytest.fixture(params=["process", "engine"])

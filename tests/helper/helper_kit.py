@@ -7,10 +7,8 @@ import json
 import os
 import platform
 import select
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.helper_program import built
 
 from bridge.helper.payload import (
     Settings,
@@ -37,16 +36,6 @@ KEY = bytes(range(32))
 IDENTITY = Identity("c", "n", "ns", "p", "uid-1", 2)
 MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
 BASE = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "IMAGE": "from the image"}
-
-
-def built() -> Path:
-    """The program, from the cache where the same sources were built before."""
-    if shutil.which("go") is None:
-        pytest.skip("no go on PATH")
-    sys.path.insert(0, str(ROOT))
-    from helper.build import build
-
-    return build(MACHINE)
 
 
 @pytest.fixture(scope="session")

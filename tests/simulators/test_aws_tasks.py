@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -342,19 +341,17 @@ def test_the_ledger_has_calls_and_cost(ecs: Ecs, cloud: Cloud) -> None:
     assert bill["dollars"] == pytest.approx(wanted, rel=0.01)
 
 
-def test_nothing_is_left_when_the_simulator_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Short, for sockets in it, and no other simulator's.
-    with tempfile.TemporaryDirectory() as own:
-        monkeypatch.setattr(tempfile, "tempdir", own)
-        with running() as cloud:
-            ecs = Ecs(cloud)
-            arn = ecs.start(shell("exec sleep 98765.25"))
-            ecs.when(arn, "RUNNING")
-            assert _processes("98765.25")
-            assert list(Path(own).iterdir())
-        assert not _processes("98765.25")
-        assert not list(Path(own).iterdir())
-        monkeypatch.undo()
+def test_nothing_is_left_when_the_simulator_ends() -> None:
+    with running() as cloud:
+        folder = cloud.simulator._runner._folder
+        ecs = Ecs(cloud)
+        arn = ecs.start(shell("exec sleep 98765.25"))
+        ecs.when(arn, "RUNNING")
+        assert _processes("98765.25")
+        assert folder is not None
+        assert folder.exists()
+    assert not _processes("98765.25")
+    assert not folder.exists()
 
 
 def _processes(word: str) -> list[str]:

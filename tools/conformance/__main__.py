@@ -70,15 +70,15 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace, folder: Path) -> int:
     programs = assets.locate(VERSIONS[0], _PROGRAMS)
     assets.locate(VERSIONS[0])
+    names: Sequence[str] = ()
     if not given.idle:
         _say("images")
-        images.provide(programs["agnhost"])
+        names = images.provide(programs["agnhost"])
     order = _order(given)
     variant = VARIANTS[given.on]
     misses = known.misses(variant.known)
     _say("control plane and node")
     began = time.monotonic()
-    names = [] if given.idle else images.names(programs["agnhost"])
     with _cluster(folder, variant, names, idle=given.idle) as plane:
         _say(f"tests, {order.procs} at a time; logs are in {folder}")
         began = time.monotonic()
@@ -86,8 +86,8 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
         failed = known.judge(results, misses).surprises
         if not given.idle and 0 < len(failed) <= _AGAIN:
             _say(f"{len(failed)} that failed once more, with less beside them")
-            names = suite.exactly([one.name for one in failed])
-            second = suite.Order(names, "", min(order.procs, 4), _AGAIN_LIMIT)
+            focus = suite.exactly([one.name for one in failed])
+            second = suite.Order(focus, "", min(order.procs, 4), _AGAIN_LIMIT)
             results = suite.merged(
                 results, suite.run(plane, programs, second, folder / "again", _say)
             )
@@ -134,7 +134,7 @@ def _cluster(
             place.mkdir(parents=True)
             with (
                 variant.backend(Around(place, owner, names)) as backend,
-                node.on_engine(plane, place, owner, backend),
+                node.up(plane, place, owner, backend),
             ):
                 yield plane
 

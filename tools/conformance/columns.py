@@ -23,7 +23,7 @@ _TOGETHER = "**the four together**"
 
 def counts(page: str) -> Mapping[str, str]:
     """By group, as `passed of run`, from a page's first table."""
-    found = {}
+    found: dict[str, str] = {}
     for line in page.splitlines():
         row = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and len(row) > 2 and row[1].isdigit():

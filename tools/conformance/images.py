@@ -95,14 +95,12 @@ class _Image:
         return out.getvalue()
 
 
-def names(agnhost: Path) -> list[str]:
-    """The names of all of them."""
-    return [name for one in _images(agnhost) for name in one.names]
-
-
-def provide(agnhost: Path) -> None:
-    """Has them made where the engine lacks them. NotHere; LookupError with the engine's words."""
+def provide(agnhost: Path) -> Sequence[str]:
+    """Has them made where the engine lacks them; their names. NotHere; LookupError with the
+    engine's words."""
+    names: list[str] = []
     for one in _images(agnhost):
+        names += one.names
         digest = one.digest()
         there = {name: _there(name) for name in one.names}
         missing = [name for name, (_, of) in there.items() if of != digest]
@@ -119,6 +117,7 @@ def provide(agnhost: Path) -> None:
             # Nobody can name it any more; one that is in use goes another time.
             with contextlib.suppress(LookupError):
                 engine.call("DELETE", f"/images/{old}")
+    return names
 
 
 def _there(name: str) -> tuple[str, str]:

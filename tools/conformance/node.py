@@ -1,4 +1,4 @@
-"""The node under test: `podbridge up` on the engine beside a control plane; or one that is idle."""
+"""The node under test: `podbridge up` beside a control plane; or one that is idle."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NotReady(Exception):
 
 
 @contextlib.contextmanager
-def on_engine(
+def up(
     plane: ControlPlane, folder: Path, owner: str, backend: Mapping[str, object]
 ) -> Iterator[Path]:
     """While this goes on the node is there, with the log of `podbridge up` at the path given.

@@ -27,6 +27,7 @@ import yaml
 from tools.conformance import images as stand_ins
 from tools.conformance import node
 from tools.conformance.containers import engine
+from tools.conformance.variants import VARIANTS, Around
 from tools.control_plane import assets, build, handle, toolchain
 from tools.control_plane.components import API_SERVER
 from tools.control_plane.recipes import VERSIONS, cache_folder, recipes, release
@@ -169,10 +170,12 @@ def _nodes(folder: Path) -> Iterator[handle.ControlPlane]:
     # The nodes' certificates are their own: nobody here would approve others.
     trusting = {API_SERVER: ["--kubelet-certificate-authority="]}
     owner = f"parity-{uuid.uuid4().hex[:8]}"
+    place = folder / "node"
     with (
         handle.running(folder / "cluster", extra=trusting) as plane,
         kubelet.running(plane, programs, archive, folder / "real-node"),
-        node.on_engine(plane, folder / "node", owner),
+        VARIANTS["engine"].backend(Around(place, owner, ())) as backend,
+        node.up(plane, place, owner, backend),
     ):
         archive.unlink()
         yield plane
