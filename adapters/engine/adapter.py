@@ -96,8 +96,10 @@ class Adapter(Abilities):
 
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of the engine's calls."""
-        # Before the pods: whoever has a mount is among them, or is gone.
+        # Before the pods: whoever has a mount is among them, or is gone. So with what is known of
+        # them: those that are made meanwhile may come too late for this list.
         held = self._held()
+        known = (self.memory.pods() | self.sight.pods()) - self.memory.making
         entries = await self.sight.all()
         listed = [one.id for one in entries]
         self._facts.keep({*listed, *self.sight.known()})
@@ -115,8 +117,9 @@ class Adapter(Abilities):
             for key, identity in left.items():
                 if key in again or key not in making:
                     found[key] = again.get(key) or Pod(identity)
-        self.memory.keep(found.keys())
-        self.sight.keep(found.keys() | self.memory.making)
+        for key in known - found.keys() - self.memory.making:
+            self.memory.forget(key)
+            self.sight.forget(key)
         kept = {mounts.held_of(self.client, pod.identity) for pod in found.values()}
         for gone in held - kept:
             await asyncio.to_thread(subpaths.release, gone)

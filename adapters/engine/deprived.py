@@ -127,8 +127,8 @@ class Deprived(Hosted):
 
     async def run(self, workload: Workload) -> None:
         """Begins to launch it; where it is there, nothing more."""
-        self._hosting.launching(workload)
         await self._group.run(workload)
+        self._hosting.launching(workload)
 
     async def _prepare(self, workload: Workload, images: Mapping[str, Image]) -> Workload:
         if not self._wraps(workload):
@@ -152,12 +152,13 @@ class Deprived(Hosted):
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of the engine's calls."""
         # What is on its way now may have arrived by the end of the list, and too late for it.
-        coming = self._group.pending()
+        coming, known = self._group.pending(), self._hosting.pods()
         found = [one for one in await self._engine.list() if self._is_whole(one)]
         shown = {one.identity.key: one for one in await asyncio.gather(*map(self._view, found))}
         for one in (*self._group.pending(), *coming):
             shown.setdefault(one.identity.key, one)
-        self._hosting.keep(shown.keys())
+        for key in known - shown.keys():
+            self._hosting.forget(key)
         return [shown[key] for key in sorted(shown)]
 
     def _is_whole(self, group: Observed) -> bool:
@@ -191,7 +192,7 @@ class Deprived(Hosted):
         """Kills and removes all of it; returns when the engine lists nothing more. Unavailable."""
         await self._group.end_launch(identity, forget=True)
         await self._engine.delete(identity)
-        self._hosting.forget(identity)
+        self._hosting.forget(identity.key)
 
     async def events(self) -> AsyncIterator[Observed]:
         """Pods as their containers start and end, and as what they wait for changes."""

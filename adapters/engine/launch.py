@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -54,12 +54,10 @@ class Memory:
     places: dict[Key, Place] = field(default_factory=dict)
     """Where pods' networks were found."""
 
-    def keep(self, keys: Set[Key]) -> None:
-        """Forgets all pods but these and those that are being made."""
+    def pods(self) -> set[Key]:
+        """The pods of which anything is known."""
         known = {*self.waits, *self.stopped, *self.broken, *self.filled}
-        known |= {*self.running, *self.places}
-        for key in known - keys - self.making:
-            self.forget(key)
+        return known | {*self.running, *self.places}
 
     def forget(self, key: Key) -> None:
         """The pod is gone, or begins anew."""
@@ -310,7 +308,7 @@ class Launcher:
     async def _make_run(
         self, workload: Workload, pod: Pod, container: Container, restart: int, image: Image
     ) -> str | None:
-        """The container's ID; None where it has to wait."""
+        """The container's ID; None where there is nothing to start, for now or any more."""
         if pod.pause is None:
             return None
         identity = workload.identity
@@ -340,8 +338,10 @@ class Launcher:
             name = names.run(identity, container.name, restart)
             return await self._create(identity, name, body)
         except Conflict:
+            # Another process made it, or it was lost sight of: it may have run to its end by now,
+            # and an engine starts what has ended once more.
             again = (await self._sight.pod(identity)).run(container.name, restart)
-            return again.id if again is not None else None
+            return again.id if again is not None and again.is_new else None
         except (Invalid, NotFound, Refused) as error:
             if (await self._sight.pod(identity)).pause is None:
                 raise NotFound(f"no pod {identity.uid}") from None

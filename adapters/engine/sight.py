@@ -10,7 +10,7 @@ pods that another process runs hears of their containers late: what it asks for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from adapters.engine import names
@@ -86,11 +86,14 @@ class Sight:
         """There may be containers of that pod which nobody here has heard of."""
         self._known.pop(identity.key, None)
 
-    def keep(self, keys: Set[Key]) -> None:
-        """Forgets all pods but these."""
-        for found in (self._known, self._made):
-            for key in found.keys() - keys:
-                del found[key]
+    def pods(self) -> set[Key]:
+        """The pods of which anything is known."""
+        return {*self._known, *self._made}
+
+    def forget(self, key: Key) -> None:
+        """The pod is gone."""
+        self._known.pop(key, None)
+        self._made.pop(key, None)
 
     async def _list(self, identity: Identity | None) -> list[Entry]:
         said = await self._listing(names.filters(self._engine.owner, identity))

@@ -179,8 +179,9 @@ class Adapter(Hosted):
         await self._watch.refresh()
         await self._watch.discover(now=self._watch.is_short())
         pods = list(self._pods)
+        for key in self._hosting.pods() - {pod.identity.key for pod in pods}:
+            self._hosting.forget(key)
         views = await asyncio.gather(*map(self._view, pods))
-        self._hosting.keep([pod.identity.key for pod in pods])
         found = [one for one in views if one is not None]
         return sorted(found, key=lambda one: one.identity.key)
 
@@ -239,7 +240,7 @@ class Adapter(Hosted):
             await self._watch.discover(now=True)
         await self._logins.release(logins, pod.mark)
         await self._store.forget_order(pod.mark)
-        self._hosting.forget(identity)
+        self._hosting.forget(identity.key)
         self._pods.forget(pod)
 
     async def events(self) -> AsyncIterator[Observed]:

@@ -16,7 +16,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Collection,
     Mapping,
     Sequence,
 )
@@ -195,14 +194,13 @@ class Hosting:
         _log.warning("pod %s: %s", identity.uid, words)
         self._pods.setdefault(identity.key, _Pod()).without = words
 
-    def keep(self, keys: Collection[Key]) -> None:
-        """Forgets all pods but these."""
-        for key in self._pods.keys() - set(keys):
-            del self._pods[key]
+    def pods(self) -> set[Key]:
+        """The pods of which anything is known."""
+        return {*self._pods}
 
-    def forget(self, identity: Identity) -> None:
+    def forget(self, key: Key) -> None:
         """The pod is gone: another run may come under its key."""
-        self._pods.pop(identity.key, None)
+        self._pods.pop(key, None)
 
     async def view(self, group: Observed) -> Observed:
         """The pod, from the group as the cloud shows it."""

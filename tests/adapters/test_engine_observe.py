@@ -171,7 +171,8 @@ class TestSight:
         sight.begun(WHO, "pause")
         sight.made(other, "run")
         assert sight.known() == {"pause", "run"}
-        sight.keep({WHO.key})
+        assert sight.pods() == {WHO.key, other.key}
+        sight.forget(other.key)
         assert sight.known() == {"pause"}
 
     async def test_a_list_that_fails_over_a_vanished_container_is_asked_again(self) -> None:
