@@ -31,10 +31,10 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     assert os.environ["DOCKER_HOST"].startswith("unix:")
     limits = {"logs-read": {"burst": 1000, "per_second": 1000}}
     with running(Settings(buckets=limits), run_on="engine") as cloud:
+        owner = cloud.simulator._runner._backend.client.owner
         yield cloud
-    found = engine.call("GET", "/containers/json?all=1")
-    owners = [one["Labels"].get("podbridge.io/owner", "") for one in found]
-    assert not [one for one in owners if one.startswith("podbridge-aws-")]
+    assert owner.startswith("podbridge-aws-")
+    assert engine.owned(owner) == []
 
 
 def in_busybox(script: str, **more: Any) -> dict[str, Any]:

@@ -9,13 +9,23 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapters.simulators.aws.names import hex_id
 from bridge.adapter import Channel, LogOptions
 from bridge.errors import BridgeError, Invalid, NotFound, Violation
-from bridge.workload import ContainerState, Identity, Observed, Workload
+from bridge.workload import (
+    ContainerState,
+    Exit,
+    Identity,
+    Observed,
+    Running,
+    State,
+    Waiting,
+    Workload,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -134,7 +144,12 @@ class Runner:
 
     def _note(self, observed: Observed) -> None:
         uid = observed.identity.uid
-        if uid in self._listeners and self._seen.get(uid) != observed:
+        if uid not in self._listeners:
+            return
+        seen = self._seen.get(uid)
+        if seen is not None:
+            observed = _further(seen, observed)
+        if observed != seen:
             self._seen[uid] = observed
             self._listeners[uid]()
 
@@ -221,6 +236,21 @@ class Runner:
             return False
         finally:
             await channel.close()
+
+
+def _further(seen: Observed, observed: Observed) -> Observed:
+    """What is seen now, but that no container goes back: it runs once, and what says otherwise was
+    seen before and told late."""
+    containers = []
+    for one in observed.containers:
+        before = seen.container(one.name)
+        goes_back = before is not None and _stage(before.state) > _stage(one.state)
+        containers.append(before if before is not None and goes_back else one)
+    return replace(observed, containers=tuple(containers))
+
+
+def _stage(state: State) -> int:
+    return (Waiting, Running, Exit).index(type(state))
 
 
 def _make(kind: str, folder: Path | None) -> Backend:

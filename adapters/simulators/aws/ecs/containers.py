@@ -100,6 +100,14 @@ class Containers:
         await self._signal.until(lambda: one.last_status == "STOPPED")
 
     async def _live(self, one: ContainerRecord) -> None:
+        try:
+            await self._run(one)
+        except Exception as error:
+            # Whoever waits for its end gets it.
+            self._end(one, None, f"The simulator made a mistake: {error!r}")
+            raise
+
+    async def _run(self, one: ContainerRecord) -> None:
         if not await self._may_start(one):
             self._end(one, None, "")
             return

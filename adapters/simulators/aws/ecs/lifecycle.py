@@ -70,8 +70,13 @@ class Life:
         self._signal.fire()
 
     async def _to_the_end(self) -> None:
-        if await self._provision() and await self._prepare():
-            await self._work()
+        try:
+            if await self._provision() and await self._prepare():
+                await self._work()
+        except Exception as error:
+            self._fail(f"The simulator made a mistake: {error!r}")
+            await self._leave()
+            raise
         await self._leave()
 
     async def _provision(self) -> bool:
