@@ -32,8 +32,9 @@ _RELAX = 1.25
 """By how much longer each look at a quiet file waits than the one before."""
 _PATIENCE = 1.0
 """Seconds between questions to an engine that does not answer, or a run that did not begin."""
-_DAY = 86_400.0
-"""Seconds: the time limit of a call that waits for a container's end, and is then made again."""
+_WAIT = 60.0
+"""Seconds: the time limit of a call that waits for a container's end. Then it is looked at again:
+an engine may not notice."""
 _WINDOW = 128 * 1024
 """Bytes of the end of a log's file: 2 KiB of text, even where each byte is an entry of its own."""
 _MOST = 2 * 1024 * 1024
@@ -195,7 +196,7 @@ async def _end(engine: Engine, container_id: str) -> None:
                 return
             if await _outlived(engine, container_id, state):
                 return
-            await engine.call("POST", f"{path}/wait", timeout=_DAY)
+            await engine.call("POST", f"{path}/wait", timeout=_WAIT)
         except NotFound:
             return
         except Unavailable:
