@@ -171,6 +171,7 @@ def _nodes(folder: Path) -> Iterator[handle.ControlPlane]:
     trusting = {API_SERVER: ["--kubelet-certificate-authority="]}
     owner = f"parity-{uuid.uuid4().hex[:8]}"
     place = folder / "node"
+    place.mkdir()
     with (
         handle.running(folder / "cluster", extra=trusting) as plane,
         kubelet.running(plane, programs, archive, folder / "real-node"),
