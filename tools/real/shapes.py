@@ -1,0 +1,124 @@
+"""The form of answers: which members there are, of which type, and the words of their states. Pure.
+
+Members of things that have a state are told apart by it (`tasks[RUNNING].startedAt: time`), since a
+task has more of them the further it has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.real.plain import kind
+
+ORDER = (
+    *("PROVISIONING", "PENDING", "ACTIVATING", "RUNNING"),
+    *("DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"),
+)
+"""A task's states ("Amazon ECS task lifecycle")."""
+_STATE = "lastStatus"
+_WORDS = frozenset(
+    ("desiredStatus", "stopCode", "healthStatus", "connectivity", "launchType", "platformFamily")
+)
+"""Members whose words are compared, too."""
+
+
+def shape(value: Any, path: str = "") -> Iterator[str]:
+    """One line for each member: `tasks[RUNNING].taskArn: text`."""
+    found = kind(value)
+    if path:
+        yield f"{path}: {found}"
+    if found == "object":
+        for key, one in value.items():
+            where = f"{path}.{key}" if path else key
+            if key in _WORDS and isinstance(one, str):
+                yield f"{where} = {one}"
+            yield from shape(one, where)
+    elif found == "list":
+        for one in value:
+            yield from shape(one, f"{path}[{_state(one)}]")
+
+
+def _state(value: Any) -> str:
+    return str(value.get(_STATE, "")) if isinstance(value, Mapping) else ""
+
+
+def states(answer: Any) -> list[int]:
+    """How far each of an answer's tasks has come, by `ORDER`."""
+    if not isinstance(answer, Mapping):
+        return []
+    found = (_state(one) for one in answer.get("tasks") or ())
+    return [ORDER.index(one) for one in found if one in ORDER]
+
+
+@dataclass
+class Side:
+    """All that one side has said."""
+
+    shapes: dict[str, set[str]] = field(default_factory=dict)
+    """By operation."""
+    lives: dict[str, list[str]] = field(default_factory=dict)
+    """The states that each task was seen in, by its ARN."""
+
+    def add(self, operation: str, answer: Any) -> None:
+        """One answer."""
+        self.shapes.setdefault(operation, set()).update(shape(answer))
+        if not isinstance(answer, Mapping):
+            return
+        for one in answer.get("tasks") or ():
+            if isinstance(one, Mapping) and (state := _state(one)):
+                life = self.lives.setdefault(str(one.get("taskArn")), [])
+                if not life or life[-1] != state:
+                    life.append(state)
+
+
+def differences(recorded: Side, played: Side) -> Iterator[str]:
+    """What the two sides say differently, in words."""
+    for operation in sorted(recorded.shapes):
+        theirs, ours = recorded.shapes[operation], played.shapes.get(operation, set())
+        for line in _only(theirs, ours):
+            yield f"{operation}: only recorded: {line}"
+        for line in _only(ours, theirs):
+            yield f"{operation}: only simulated: {line}"
+    seen = {tuple(one) for one in recorded.lives.values()}
+    other = {tuple(one) for one in played.lives.values()}
+    for life in sorted(seen):
+        # Who looks every few seconds misses short states.
+        if not any(_within(life, one) or _within(one, life) for one in other):
+            yield f"states of a task: only recorded: {' > '.join(life)}"
+
+
+def _only(some: set[str], others: set[str]) -> list[str]:
+    """What is in `some` alone, of states that both have seen, without the members of what is
+    missing as a whole."""
+    known = {prefix for one in others for prefix in _inside(one)}
+    missing = sorted(one for one in some - others if all(two in known for two in _inside(one)))
+    gone = {one.rpartition(":")[0] for one in missing}
+    return [
+        one
+        for one in missing
+        if not any(_path(one).startswith((f"{two}.", f"{two}[")) for two in gone)
+    ]
+
+
+def _path(line: str) -> str:
+    return line.partition(": ")[0].partition(" = ")[0]
+
+
+def _inside(line: str) -> Iterator[str]:
+    """The lists' elements that a line is about: `tasks[RUNNING]`."""
+    path = _path(line)
+    for at, letter in enumerate(path):
+        if letter == "]":
+            yield path[: at + 1]
+
+
+def _within(some: Iterable[str], others: Iterable[str]) -> bool:
+    rest = iter(others)
+    return all(one in rest for one in some)
+
+
+def covers(played: Any, recorded: Any) -> bool:
+    """Whether an answer has all that another one has."""
+    return set(shape(recorded)) <= set(shape(played))
