@@ -59,7 +59,8 @@ class Redactor:
 
     def __init__(self, known: Mapping[str, str]) -> None:
         """`known`: the account's own names, and what each is: `{"acme-pods": "bucket"}`."""
-        self._placeholders: dict[tuple[str, str], str] = {}
+        self._placeholders: dict[str, str] = {}
+        """By text: where it was first found gives its name."""
         self._counts: dict[str, int] = {}
         self._literals: dict[str, str] = {}
         self._pattern: re.Pattern[str] | None = None
@@ -112,10 +113,10 @@ class Redactor:
         return self._placeholder(what, found)
 
     def _placeholder(self, what: str, text: str) -> str:
-        if (what, text) not in self._placeholders:
+        if text not in self._placeholders:
             self._counts[what] = self._counts.get(what, 0) + 1
-            self._placeholders[what, text] = f"<{what}-{self._counts[what]}>"
-        return self._placeholders[what, text]
+            self._placeholders[text] = f"<{what}-{self._counts[what]}>"
+        return self._placeholders[text]
 
 
 def _literal(text: str) -> str:

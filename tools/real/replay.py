@@ -2,8 +2,8 @@
 
 Placeholders stand for other things here: those of answers for what the simulator gives at the same
 place, the account's for what was made for the replay, all others for something of the same form.
-What has to be waited for is waited for by letting the simulated time pass. Times, texts and numbers
-are not compared: `shapes` is.
+Where an account had come further, the simulator is asked again until it has, too. Times, texts and
+numbers are not compared: `shapes` is.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from tools.real.plain import BYTES, plain
 from tools.real.recorder import FORMAT, READS
 from tools.real.redact import PLACEHOLDER
 
-STEP, BEHIND, SAME = 1.0, 240, 8
-"""Simulated seconds that pass at once; how often at most until a state has come, and until an
-answer in the same state has all that was recorded."""
-_REAL = 0.02
-"""Seconds that what really runs is given each time."""
+SCALE = 30.0
+"""How many times faster the simulated time goes: a task runs after a second."""
+BEHIND, SAME = 30.0, 1.0
+"""Seconds that it may take until a state has come, and until an answer in the same state has all
+that was recorded."""
+_PAUSE = 0.02
+"""Seconds between looks: less than any state lasts."""
 _THROTTLES = ("Throttl", "TooManyRequests", "SlowDown", "RequestLimitExceeded")
 _FORMS: Mapping[str, str] = {
     "hex": "{:032x}",
@@ -97,15 +99,13 @@ def compare(file: Path, say: Callable[[str], None]) -> int:
 
 async def replay(transcript: Transcript) -> list[str]:
     """What a fresh simulator says otherwise, in words."""
-    async with Simulator(time_scale=1.0, run_on="process") as simulator:
+    async with Simulator(time_scale=SCALE, run_on="process") as simulator:
         region = simulator.environment["AWS_REGION"]
         options = await furnish(simulator.endpoint, simulator.environment, "process")
-        player = _Player(simulator.endpoint, region, options, simulator.account.clock.skip)
+        player = _Player(simulator.endpoint, region, options)
         try:
-            # The SDK waits in this thread's place; the simulator lives in this loop.
-            return await asyncio.to_thread(
-                player.play, transcript.calls, asyncio.get_running_loop()
-            )
+            # The SDK blocks its thread; the simulator lives in this one's loop.
+            return await asyncio.to_thread(player.play, transcript.calls)
         finally:
             player.close()
 
@@ -167,14 +167,10 @@ class Bindings:
 class _Player:
     """One replay."""
 
-    def __init__(
-        self,
-        endpoint: str,
-        region: str,
-        options: Mapping[str, Any],
-        skip: Callable[[float], None],
-    ) -> None:
-        self._endpoint, self._skip = endpoint, skip
+    def __init__(self, endpoint: str, region: str, options: Mapping[str, Any]) -> None:
+        self._endpoint = endpoint
+        self._hopeless: dict[str, set[str]] = {}
+        """What was waited for in vain, by operation: once is enough."""
         self._session = boto3.session.Session(
             aws_access_key_id="simulated", aws_secret_access_key="simulated", region_name=region
         )
@@ -195,11 +191,8 @@ class _Player:
         for one in self._clients.values():
             one.close()
 
-    def play(
-        self, calls: Sequence[Mapping[str, Any]], loop: asyncio.AbstractEventLoop
-    ) -> list[str]:
+    def play(self, calls: Sequence[Mapping[str, Any]]) -> list[str]:
         """All calls, in their order; what differs."""
-        self._loop = loop
         recorded, played = shapes.Side(), shapes.Side()
         found: list[str] = []
         for one in calls:
@@ -214,6 +207,7 @@ class _Player:
                 )
             elif "answer" in one:
                 recorded.add(operation, one["answer"])
+                played.add(operation, answer)
                 self._bound.learn(one["answer"], answer)
         return [*dict.fromkeys(found), *shapes.differences(recorded, played)]
 
@@ -223,25 +217,31 @@ class _Player:
         """The answer that comes closest, and the error's code."""
         reads = one["operation"].startswith(READS)
         wanted = one.get("answer")
-        behind = same = 0
+        hopeless = self._hopeless.setdefault(operation, set())
+        began = time.monotonic()
+        settled: float | None = None
         while True:
             answer, code = self._once(one)
-            throttled = any(word in code for word in _THROTTLES)
-            if not throttled and not code:
-                played.add(operation, answer)
-            if not throttled and (not reads or wanted is None or code):
+            now = time.monotonic()
+            if any(word in code for word in _THROTTLES):
+                if now > began + BEHIND:
+                    return answer, code
+                time.sleep(_PAUSE)
+                continue
+            if not code:
+                played.saw(answer)
+            if code or not reads or wanted is None:
                 return answer, code
-            if not throttled and shapes.covers(answer, wanted):
-                return answer, code
+            missing = shapes.missing(answer, wanted)
             ours, theirs = shapes.states(answer), shapes.states(wanted)
-            if throttled or any(a < b for a, b in zip(ours, theirs, strict=False)):
-                behind += 1
-            else:
-                same += 1
-            if behind > BEHIND or same > SAME or ours > theirs:
+            if missing <= hopeless or now > began + BEHIND:
                 return answer, code
-            self._loop.call_soon_threadsafe(self._skip, STEP)
-            time.sleep(_REAL)
+            if any(a < b for a, b in zip(ours, theirs, strict=False)):
+                settled = None
+            elif ours > theirs or now > (settled := settled or now) + SAME:
+                hopeless |= missing
+                return answer, code
+            time.sleep(_PAUSE)
 
     def _once(self, one: Mapping[str, Any]) -> tuple[Any, str]:
         method = getattr(self._client(one["service"]), xform_name(one["operation"]))
