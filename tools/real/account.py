@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from adapters.fargate import Adapter, Options
 from adapters.fargate import quote as quotes
-from adapters.fargate.names import task_id
+from adapters.fargate.names import Json
 from bridge.adapter import Finding, Quote
 from bridge.cli.wiring import load_config
 from bridge.errors import BridgeError, Invalid, NotFound, Violation
@@ -23,6 +23,8 @@ from tools.real.meter import Meter
 TYPE = "fargate"
 OWNER = re.compile(r"podbridge-real-[0-9a-f]{8}")
 """What runs' owners look like: no other's things are ever removed."""
+BILLED = "tasks, which end by themselves"
+"""How what is billed on is told of, where it is left."""
 _START = 300.0
 """Seconds in which a task has to run: the image is small."""
 
@@ -161,29 +163,36 @@ async def sweep(name: str, options: Options, made: Made) -> Sequence[str]:
         raise Invalid(violations=[Violation("OWNER", words)])
     left: list[str] = []
 
-    async def attempt(words: str, service: str, action: str, **given: Any) -> None:
-        try:
-            await adapter._clients.call(service, action, **given)
-        except NotFound:
-            return
-        except BridgeError as error:
-            left.append(f"{words} ({error.message})")
+    async def attempt(what: str, service: str, action: str, each: Iterable[Json]) -> None:
+        """Does it to each; where AWS will not, the others are not tried."""
+        todo = list(each)
+        for number, given in enumerate(todo):
+            try:
+                await adapter._clients.call(service, action, **given)
+            except NotFound:
+                continue
+            except BridgeError as error:
+                left.append(f"{len(todo) - number} {what} ({error.message})")
+                return
 
     async with _opened(name, options) as adapter:
-        for arn in dict.fromkeys([*await _running(adapter), *made.tasks]):
-            given = {"cluster": options.cluster, "task": arn, "reason": "The run is over"}
-            await attempt(f"task {task_id(arn)}, which ends by itself", "ecs", "stop_task", **given)
+        about = {"cluster": options.cluster, "reason": "The run is over"}
+        tasks = dict.fromkeys([*await _running(adapter), *made.tasks])
+        await attempt(BILLED, "ecs", "stop_task", ({**about, "task": one} for one in tasks))
+        if left:
+            # An order is what another look for its task needs.
+            return left
         store = adapter._store
         await store.forget_payloads(await store.payloads())
         for mark in await store.marks():
             await store.forget_order(mark)
-        for arn in made.definitions:
-            words = f"task definition {arn.rpartition('/')[2]}, free of charge"
-            await attempt(words, "ecs", "deregister_task_definition", taskDefinition=arn)
-        for one in made.streams:
-            given = {"logGroupName": options.log_group, "logStreamName": one}
-            words = f"log stream {one}, until the group's retention"
-            await attempt(words, "logs", "delete_log_stream", **given)
+        definitions = ({"taskDefinition": one} for one in made.definitions)
+        words = "task definitions, free of charge"
+        await attempt(words, "ecs", "deregister_task_definition", definitions)
+        group = {"logGroupName": options.log_group}
+        streams = ({**group, "logStreamName": one} for one in made.streams)
+        words = "log streams, until the group's retention"
+        await attempt(words, "logs", "delete_log_stream", streams)
     return left
 
 

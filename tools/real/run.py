@@ -122,7 +122,7 @@ def _tests(only: str) -> list[str]:
 def _arguments(only: str) -> list[str]:
     return [
         *("--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), str(SUITE)),
-        *("-p", "no:cacheprovider", "-o", "faulthandler_timeout=0", "-v", "--tb", "short"),
+        *("-p", "no:cacheprovider", "-o", "faulthandler_timeout=0", "-vv", "--tb", "short"),
         *(("-k", only) if only else ()),
     ]
 
@@ -174,7 +174,13 @@ def _agreed(seen: Look, terms: Terms, wanted: Wanted) -> None:
 
 def _run(made: Account, only: str, say: Say) -> int:
     plugin = Plugin(made, say)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    told: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        told.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     code: int = pytest.ExitCode.INTERRUPTED
     try:
         code = pytest.main(_arguments(only), plugins=[plugin])
@@ -191,7 +197,7 @@ def _run(made: Account, only: str, say: Say) -> int:
         say(f"stopped: {problem}")
         return 3
     if code == pytest.ExitCode.INTERRUPTED:
-        return 130
+        return 128 + (told[0] if told else signal.SIGINT)
     return 1 if code or left else 0
 
 
@@ -214,13 +220,9 @@ def _swept(made: Account, say: Say) -> bool:
         say(f"nobody answered for {made.meter.unknown} tasks, which end by themselves; {again}")
     elif not left:
         say("nothing is left")
-    return bool(made.meter.unknown) or any(one.startswith("task ") for one in left)
+    return bool(made.meter.unknown) or any(accounts.BILLED in one for one in left)
 
 
 async def _bounded(made: Account) -> Sequence[str]:
     async with asyncio.timeout(made.patience):
         return await accounts.sweep(made.name, made.options, made.made)
-
-
-def _interrupt(number: int, _: object) -> None:
-    raise KeyboardInterrupt(number)

@@ -100,17 +100,17 @@ def differences(recorded: Side, played: Side) -> Iterator[str]:
 def _only(some: set[str], others: set[str]) -> list[str]:
     """What is in `some` alone, of states that both have seen, without the members of what is
     missing as a whole."""
-    known = {prefix for one in others for prefix in _inside(one)}
+    seen = {prefix for one in others for prefix in _states_of(one)}
     anywhere = {_stateless(one) for one in others}
-    missing = sorted(
+    alone = sorted(
         one
         for one in some - others
-        if all(prefix in known for prefix in _inside(one))
+        if all(prefix in seen for prefix in _states_of(one))
         # Whether a state in between has a member yet is a matter of when somebody looks.
         and not (_PASSING.search(one) and _stateless(one) in anywhere)
     )
-    gone = tuple(f"{_path(one)}{mark}" for one in missing for mark in ".[")
-    return [one for one in missing if not _path(one).startswith(gone)]
+    gone = tuple(f"{_path(one)}{mark}" for one in alone for mark in ".[")
+    return [one for one in alone if not _path(one).startswith(gone)]
 
 
 _PASSING = re.compile(rf"\[(?:{'|'.join(one for one in ORDER if one not in _LASTING)})\]")
@@ -124,12 +124,11 @@ def _path(line: str) -> str:
     return line.partition(": ")[0].partition(" = ")[0]
 
 
-def _inside(line: str) -> Iterator[str]:
-    """The lists' elements that a line is about: `tasks[RUNNING]`."""
+def _states_of(line: str) -> Iterator[str]:
+    """What has a state of what a line is about: `tasks[RUNNING]`."""
     path = _path(line)
-    for at, letter in enumerate(path):
-        if letter == "]":
-            yield path[: at + 1]
+    for found in re.finditer(r"\[[A-Z]+\]", path):
+        yield path[: found.end()]
 
 
 def _within(some: Iterable[str], others: Iterable[str]) -> bool:
