@@ -180,6 +180,8 @@ def test_states_come_in_an_order() -> None:
     recorded = side("x", tasks("PENDING"), tasks("RUNNING"), tasks("STOPPED"))
     fewer = side("x", tasks("PENDING"), tasks("STOPPED"))
     other = side("x", tasks("RUNNING"), tasks("PENDING"), tasks("STOPPED"))
+    stopped = side("x", {"task": tasks("STOPPED")["tasks"][0]})
+    assert list(shapes.differences(stopped, recorded))[0] == "x: only recorded: task: object"
     assert list(shapes.differences(recorded, fewer)) == []
     assert list(shapes.differences(recorded, other)) == [
         "states of a task: only recorded: PENDING > RUNNING > STOPPED"

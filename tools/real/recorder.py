@@ -59,12 +59,12 @@ class Recorder:
                 for one in (keys.access_key, keys.secret_key, keys.token):
                     self._redactor.learn(one or "", "credential")
         events = session.events
-        events.register_first("before-parameter-build", self._asked, _ID)
+        events.register_first("provide-client-params", self._asked, _ID)
         events.register("after-call", self._answered, f"{_ID}-answer")
         events.register("after-call-error", self._lost, f"{_ID}-lost")
 
     def _asked(self, params: Any, context: dict[str, Any], **_: Any) -> None:
-        # As it was given: the SDK goes on to change it.
+        # As it was given, before the SDK makes it what goes over the wire.
         context[_ASKED] = (self._clock(), plain(params, self._began))
 
     def _answered(self, parsed: Any, model: Any, context: dict[str, Any], **_: Any) -> None:

@@ -32,7 +32,7 @@ from tools.real.redact import PLACEHOLDER
 
 SCALE = 30.0
 """How many times faster the simulated time goes: a task runs after a second."""
-BEHIND, SAME = 30.0, 1.0
+BEHIND, SAME = 15.0, 1.0
 """Seconds that it may take until a state has come, and until an answer in the same state has all
 that was recorded."""
 _PAUSE = 0.02
@@ -171,6 +171,8 @@ class _Player:
         self._endpoint = endpoint
         self._hopeless: dict[str, set[str]] = {}
         """What was waited for in vain, by operation: once is enough."""
+        self._given_up: set[str] = set()
+        """ARNs of tasks that never came as far; likewise."""
         self._session = boto3.session.Session(
             aws_access_key_id="simulated", aws_secret_access_key="simulated", region_name=region
         )
@@ -218,6 +220,8 @@ class _Player:
         reads = one["operation"].startswith(READS)
         wanted = one.get("answer")
         hopeless = self._hopeless.setdefault(operation, set())
+        if one["operation"] == "StopTask":
+            self._reach(one["parameters"], wanted)
         began = time.monotonic()
         settled: float | None = None
         while True:
@@ -233,15 +237,33 @@ class _Player:
             if code or not reads or wanted is None:
                 return answer, code
             missing = shapes.missing(answer, wanted)
-            ours, theirs = shapes.states(answer), shapes.states(wanted)
-            if missing <= hopeless or now > began + BEHIND:
+            if missing <= hopeless:
                 return answer, code
-            if any(a < b for a, b in zip(ours, theirs, strict=False)):
+            ours, theirs = shapes.states(answer), shapes.states(self._bound.given(wanted))
+            late = {arn for arn in ours.keys() & theirs if ours[arn] < theirs[arn]}
+            if late - self._given_up:
                 settled = None
-            elif ours > theirs or now > (settled := settled or now) + SAME:
+                if now > began + BEHIND:
+                    self._given_up |= late
+            elif ours != theirs:
+                # It has gone further, or another way: what it was then will not come again.
+                return answer, code
+            elif now > (settled := settled or now) + SAME:
                 hopeless |= missing
                 return answer, code
             time.sleep(_PAUSE)
+
+    def _reach(self, parameters: Mapping[str, Any], wanted: Any) -> None:
+        """Waits until a task has come as far as it had when it was stopped."""
+        given = self._bound.given({"cluster": parameters["cluster"], "tasks": [parameters["task"]]})
+        theirs = shapes.states(self._bound.given(wanted))
+        end = time.monotonic() + BEHIND
+        while time.monotonic() < end and theirs.keys().isdisjoint(self._given_up):
+            ours = shapes.states(self._client("ecs").describe_tasks(**given))
+            if all(ours.get(arn, state) >= state for arn, state in theirs.items()):
+                return
+            time.sleep(_PAUSE)
+        self._given_up |= theirs.keys()
 
     def _once(self, one: Mapping[str, Any]) -> tuple[Any, str]:
         method = getattr(self._client(one["service"]), xform_name(one["operation"]))

@@ -36,7 +36,7 @@ def shape(value: Any, path: str = "") -> Iterator[str]:
             where = f"{path}.{key}" if path else key
             if key in _WORDS and isinstance(one, str):
                 yield f"{where} = {one}"
-            yield from shape(one, where)
+            yield from shape(one, f"{where}[{state}]" if (state := _state(one)) else where)
     elif found == "list":
         for one in value:
             yield from shape(one, f"{path}[{_state(one)}]")
@@ -46,12 +46,21 @@ def _state(value: Any) -> str:
     return str(value.get(_STATE, "")) if isinstance(value, Mapping) else ""
 
 
-def states(answer: Any) -> list[int]:
-    """How far each of an answer's tasks has come, by `ORDER`."""
+def states(answer: Any) -> dict[str, int]:
+    """How far each of an answer's tasks has come (`ORDER`), by its ARN."""
+    return {
+        str(one.get("taskArn")): ORDER.index(state)
+        for one in _tasks(answer)
+        if (state := _state(one)) in ORDER
+    }
+
+
+def _tasks(answer: Any) -> list[Any]:
+    """An answer's tasks: StopTask has one."""
     if not isinstance(answer, Mapping):
         return []
-    found = (_state(one) for one in answer.get("tasks") or ())
-    return [ORDER.index(one) for one in found if one in ORDER]
+    found = [*(answer.get("tasks") or ()), answer.get("task")]
+    return [one for one in found if isinstance(one, Mapping)]
 
 
 @dataclass
@@ -70,10 +79,8 @@ class Side:
 
     def saw(self, answer: Any) -> None:
         """An answer of which only the tasks' states count."""
-        if not isinstance(answer, Mapping):
-            return
-        for one in answer.get("tasks") or ():
-            if isinstance(one, Mapping) and (state := _state(one)):
+        for one in _tasks(answer):
+            if state := _state(one):
                 life = self.lives.setdefault(str(one.get("taskArn")), [])
                 if not life or life[-1] != state:
                     life.append(state)
