@@ -45,6 +45,9 @@ def _wanted(given: argparse.Namespace) -> Wanted:
         limit = money(given.max_cost)
     except ValueError as error:
         raise Invalid(violations=[Violation("--max-cost", str(error))]) from None
+    if not given.pace > 0:
+        words = f"found {given.pace:g}; allowed: seconds, more than 0"
+        raise Invalid(violations=[Violation("--pace", words)])
     return Wanted(
         given.config,
         given.backend,

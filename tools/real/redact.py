@@ -27,7 +27,7 @@ logGroupName logStreamName
 """
 OPEN = frozenset(_NAMES_AND_STATES.split())
 """Members whose texts keep their form."""
-_OPEN_PAIRS = frozenset({("details", "value"), ("environmentFiles", "value"), ("tags", "key")})
+_OPEN_PAIRS = frozenset({("details", "value"), ("environmentFiles", "value")})
 """The same, by the member that they are in: other `value`s are variables' and tags'."""
 _LEARNED = frozenset({"value", "SecretString", "Password"})
 """Members whose texts are replaced wherever else they come, too."""
@@ -86,7 +86,7 @@ class Redactor:
             return {self.text(key): self.value(one, (*path, key)) for key, one in value.items()}
         if isinstance(value, list):
             return [self.value(one, path) for one in value]
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or value.startswith(_OURS):
             return value
         if path[-1:] and (path[-1] in OPEN or path[-2:] in _OPEN_PAIRS):
             return self.text(value)

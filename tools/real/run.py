@@ -69,13 +69,16 @@ def run(wanted: Wanted, say: Say) -> int:
         terms = _terms(seen, tests, wanted.max_cost)
         for line in _told(name, seen, terms, tests, simulated=accounts.simulated(options)):
             say(line)
-        _agreed(seen, terms, wanted)
+        _agreed(seen, terms, wanted, say)
         try:
             out = file.open("x", encoding="utf-8")
         except OSError as error:
             raise Invalid(violations=[Violation("--to", f"{file}: {error.strerror}")]) from None
         with out:
-            recorder = Recorder(out, Redactor(accounts.names(options, seen.region)))
+            known = accounts.names(options, seen.region)
+            if wanted.image != work.IMAGE:
+                known |= {wanted.image: "image"}
+            recorder = Recorder(out, Redactor(known))
             recorder.begin(
                 {
                     "cloud": "aws",
@@ -151,21 +154,28 @@ def _told(
     yield f"  {at_most(terms.worst * terms.tasks)} at most; the limit is {at_most(terms.limit)}"
 
 
-def _agreed(seen: Look, terms: Terms, wanted: Wanted) -> None:
+def _agreed(seen: Look, terms: Terms, wanted: Wanted, say: Say) -> None:
     """Returns where it may begin."""
     most = terms.worst * terms.tasks
     if most > terms.limit:
         words = f"it can cost {at_most(most)}, and --max-cost allows {at_most(terms.limit)}"
         raise QuotaExceeded(f"{words}; nothing was started. -k selects fewer tests")
     if seen.problems:
-        words = "; ".join(f"{one.subject}: {one.message}" for one in seen.problems)
-        raise Unavailable(f"{words}; nothing was started. podbridge backends --verify says more")
+        for one in seen.problems:
+            say(f"{one.subject}: {one.message}")
+            if one.remedy:
+                say(f"what mends it:\n{one.remedy}")
+        raise Unavailable("the account is not ready for it, as said above; nothing was started")
     if wanted.yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         words = "required where there is no terminal to ask; nothing was started"
         raise Invalid(violations=[Violation("--yes", words)])
-    if input("Run it? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        said = input("Run it? [y/N] ")
+    except EOFError:
+        said = ""
+    if said.strip().lower() not in ("y", "yes"):
         raise Invalid("not confirmed; nothing was started")
 
 
@@ -180,7 +190,11 @@ def _run(made: Account, only: str, say: Say) -> int:
         told.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        # nohup ignores the latter.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     code: int = pytest.ExitCode.INTERRUPTED
     try:
         code = pytest.main(_arguments(only), plugins=[plugin])
@@ -188,7 +202,8 @@ def _run(made: Account, only: str, say: Say) -> int:
         say("interrupted")
     finally:
         left = _swept(made, say)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     meter, recorder = made.meter, made.recorder
     billed = f"{meter.tasks} tasks were started; they cost about {dollars(meter.spent)}"
     say(f"{billed} (at most {at_most(meter.committed)})")
