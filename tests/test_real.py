@@ -182,9 +182,11 @@ def test_states_come_in_an_order() -> None:
     recorded = side("x", tasks("PENDING"), tasks("RUNNING"), tasks("STOPPED"))
     fewer = side("x", tasks("PENDING"), tasks("STOPPED"))
     other = side("x", tasks("RUNNING"), tasks("PENDING"), tasks("STOPPED"))
-    assert list(shapes.differences(recorded, fewer)) == []
+    assert list(shapes.differences(recorded, recorded)) == []
+    assert list(shapes.differences(fewer, recorded)) == []
+    assert list(shapes.differences(recorded, fewer)) == ["states of a task: only recorded: RUNNING"]
     assert list(shapes.differences(recorded, other)) == [
-        "states of a task: only recorded: PENDING > RUNNING > STOPPED"
+        "states of a task: recorded PENDING before RUNNING, simulated after it"
     ]
 
 

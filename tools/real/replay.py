@@ -32,7 +32,7 @@ from tools.real.redact import PLACEHOLDER
 
 SCALE = 30.0
 """How many times faster the simulated time goes: a task runs after a second."""
-BEHIND, SAME = 15.0, 1.0
+BEHIND, SAME = 15.0, 3.0
 """Seconds that it may take until a state has come, and until an answer in the same state has all
 that was recorded."""
 _PAUSE = 0.02

@@ -6,6 +6,7 @@ task has more of them the further it has come.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -96,12 +97,24 @@ def differences(recorded: Side, played: Side) -> Iterator[str]:
             # No account shows every word.
             if " = " not in line:
                 yield f"{operation}: only simulated: {line}"
-    seen = {tuple(one) for one in recorded.lives.values()}
-    other = {tuple(one) for one in played.lives.values()}
-    for life in sorted(seen):
-        # Who looks every few seconds misses short states.
-        if not any(_within(life, one) or _within(one, life) for one in other):
-            yield f"states of a task: only recorded: {' > '.join(life)}"
+    yield from _lives(recorded.lives.values(), played.lives.values())
+
+
+def _lives(recorded: Iterable[list[str]], played: Iterable[list[str]]) -> Iterator[str]:
+    """States in another order, and those that only an account has. Who looks now and then misses
+    short ones."""
+    theirs, ours = _pairs(recorded), _pairs(played)
+    for earlier, later in sorted(theirs - ours):
+        if (later, earlier) in ours:
+            yield f"states of a task: recorded {earlier} before {later}, simulated after it"
+    seen = {state for life in played for state in life}
+    for state in sorted({state for life in recorded for state in life} - seen):
+        if state in _LASTING or state not in ORDER:
+            yield f"states of a task: only recorded: {state}"
+
+
+def _pairs(lives: Iterable[list[str]]) -> set[tuple[str, str]]:
+    return {pair for life in lives for pair in itertools.combinations(life, 2)}
 
 
 def _only(some: set[str], others: set[str]) -> list[str]:
@@ -136,11 +149,6 @@ def _states_of(line: str) -> Iterator[str]:
     path = _path(line)
     for found in re.finditer(r"\[[A-Z]+\]", path):
         yield path[: found.end()]
-
-
-def _within(some: Iterable[str], others: Iterable[str]) -> bool:
-    rest = iter(others)
-    return all(one in rest for one in some)
 
 
 def missing(played: Any, recorded: Any) -> set[str]:
