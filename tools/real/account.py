@@ -16,7 +16,7 @@ from adapters.fargate.names import Json
 from bridge.adapter import Finding, Quote
 from bridge.cli.wiring import load_config
 from bridge.errors import BridgeError, Invalid, NotFound, Violation
-from bridge.workload import HelperUse, Identity, Observed, Workload
+from bridge.workload import HelperUse, Observed, Workload
 from tools.real import work
 from tools.real.meter import Meter
 
@@ -117,9 +117,8 @@ class Watched(Adapter):
         self._meter.check()
         return await super().list()
 
-    async def left(self, who: Identity | None = None) -> Sequence[str]:
-        """What AWS has of this owner: tasks that nobody has stopped, objects. `who` is not asked
-        for: there is nothing else of a run's owner."""
+    async def left(self) -> Sequence[str]:
+        """What AWS has of this owner: tasks that nobody has stopped, objects."""
         return [*await _running(self), *await self._store.marks(), *await self._store.payloads()]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,6 @@ class Collected:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """All that is selected."""
         self.tests = [one.name for one in session.items]
-
-    @pytest.fixture
-    def account(self) -> None:
-        """For who asks for it; nobody runs."""
 
 
 @dataclass
@@ -83,9 +78,8 @@ class Account:
 class Plugin:
     """One run of the suite."""
 
-    def __init__(self, account: Account, say: Callable[[str], None]) -> None:
+    def __init__(self, account: Account) -> None:
         self._account = account
-        self._say = say
         self.stopped = ""
         """Why no further test is begun; empty: none was held back."""
 
@@ -98,7 +92,8 @@ class Plugin:
         """Holds back a test whose tasks could pass the limit, and all after it."""
         self._account.recorder.test = item.name
         if needed := work.TASKS.get(item.name.partition("[")[0], 1):
-            self.stopped = self.stopped or self._account.meter.lacks(needed)
+            meter = self._account.meter
+            self.stopped = self.stopped or meter.refused or meter.lacks(needed)
             if self.stopped:
                 item.session.shouldstop = self.stopped
                 pytest.skip(self.stopped)

@@ -183,7 +183,7 @@ def _agreed(seen: Look, terms: Terms, wanted: Wanted, say: Say) -> None:
 
 
 def _run(made: Account, only: str, say: Say) -> int:
-    plugin = Plugin(made, say)
+    plugin = Plugin(made)
     told: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
