@@ -72,6 +72,8 @@ class Clients:
         self._waiting = ThreadPoolExecutor(1, "fargate queue")
         self._clients: dict[str, Any] = {}
         self._session: Any = None
+        self.prepare: Callable[[Any], None] = lambda session: None
+        """Is given the SDK's session before it makes a client: for who listens to its events."""
         self._lock = asyncio.Lock()
         self._buckets = {name: Bucket(rate) for name, rate in FAMILIES.items()}
 
@@ -139,6 +141,7 @@ class Clients:
             self._session = boto3.session.Session(
                 region_name=self._region, **credentials(self._endpoint)
             )
+            self.prepare(self._session)
         # ECS is retried here, where the budgets are and where it is known what may be repeated.
         attempts = 1 if service == "ecs" else 3
         config = Config(

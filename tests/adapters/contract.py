@@ -38,6 +38,8 @@ from bridge.workload import (
 CLUSTER = "5f1f4c53-6d7c-4f5c-9d7e-0d8a3b6a3c11"
 IMAGE = "example/image"
 """What the suite's containers run; a backend of real images has its own one here."""
+PACE = 0.005
+"""Seconds between looks at what changes; on a real account each look is a call."""
 
 _numbers = itertools.count()
 
@@ -104,7 +106,7 @@ async def until(adapter: Adapter, who: Identity, true: Callable[[Observed], bool
             observed = await find(adapter, who)
             if observed is not None and true(observed):
                 return observed
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(PACE)
 
 
 async def exit_of(adapter: Adapter, who: Identity, name: str = "main", restart: int = 0) -> Exit:

@@ -1,0 +1,234 @@
+"""What keeps a run on a real account cheap and its transcript clean; and what a replay compares."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.errors import Invalid, QuotaExceeded
+from tools.real import shapes, work
+from tools.real.meter import Meter, Terms
+from tools.real.redact import Redactor
+from tools.real.replay import Bindings, read
+
+ACCOUNT = "210987654321"
+TASK = f"arn:aws:ecs:eu-west-2:{ACCOUNT}:task/pods/0f3c9a7be1d24c558a0b6f1e2d3c4b5a"
+
+
+def redactor() -> Redactor:
+    return Redactor({ACCOUNT: "account", "pods": "cluster", "acme-data": "bucket"})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (TASK, "arn:aws:ecs:eu-west-2:<account-1>:task/<cluster-1>/<hex-1>"),
+        (
+            f"User: arn:aws:sts::{ACCOUNT}:assumed-role/Admin/ann@acme.example may not",
+            "User: arn:aws:sts::<account-1>:assumed-role/<principal-1> may not",
+        ),
+        ("arn:aws:iam::111122223333:role/x/y", "arn:aws:iam::<account-2>:role/<principal-1>"),
+        ("s3://acme-data/k in subnet-0a1b2c3d", "s3://<bucket-1>/k in <subnet-1>"),
+        ("ASIAIOSFODNN7EXAMPLE and AKIAIOSFODNN7EXAMPLE", "<key-1> and <key-2>"),
+        ("10.1.2.3, 10.1.2.3, fd00:ec2::1f", "<ip-1>, <ip-1>, <ip-2>"),
+        ("ip-10-1-2-3.eu-west-2.compute.internal", "<host-1>"),
+        ("02:ab:00:00:00:01 eni-0a1b2c3d4e5f60718", "<mac-1> <eni-1>"),
+        ("FQoGZXIvYXdzEJr1K2n5QEXAMPLExyzTOKENxyzabc0", "<opaque-1>"),
+        ("podbridge.io/pod", "podbridge.io/pod"),
+        ("tripods and pods-2", "tripods and pods-2"),
+        ("Capacity is unavailable at this time.", "Capacity is unavailable at this time."),
+    ],
+)
+def test_texts_keep_their_form(given: str, expected: str) -> None:
+    assert redactor().text(given) == expected
+
+
+def test_what_nobody_has_thought_of_is_out() -> None:
+    one = redactor()
+    environment = [{"name": "WORD", "value": "open sesame"}]
+    found = one.value(
+        {
+            "overrides": {"environment": environment, "command": ["-c", "echo open sesame"]},
+            "lastStatus": "RUNNING",
+            "novelty": "of next year",
+            "tags": [{"key": "cost-centre"}, {"key": "podbridge.io/pod"}],
+            "count": 1,
+        }
+    )
+    assert found == {
+        "overrides": {
+            "environment": [{"name": "WORD", "value": "<value-1>"}],
+            "command": ["-c", "echo <value-1>"],
+        },
+        "lastStatus": "RUNNING",
+        "novelty": "<novelty-1>",
+        "tags": [{"key": "<key-1>"}, {"key": "podbridge.io/pod"}],
+        "count": 1,
+    }
+    assert one.value({"other": "of next year"}) == {"other": "<novelty-1>"}
+
+
+# Money.
+
+
+class Bill:
+    """A meter, and the calls that it hears of."""
+
+    def __init__(self, **terms: Any) -> None:
+        self.now = 1000.0
+        # A cent a minute.
+        given = {"hourly": Decimal("0.6"), "least": 60.0, "longest": 600.0, "tasks": 9, **terms}
+        self.meter = Meter(Terms(**given), lambda: self.now)
+
+    def ask(self, token: str) -> dict[str, Any]:
+        context: dict[str, Any] = {}
+        self.meter._asked({"clientToken": token}, context)
+        return context
+
+    def answer(self, context: Any, status: int = 200, arn: str = "") -> None:
+        tasks = [{"taskArn": arn}] if arn else []
+        meta = {"HTTPStatusCode": status}
+        self.meter._launched({"ResponseMetadata": meta, "tasks": tasks}, context)
+
+    def stopped(self, arn: str, seconds: float) -> None:
+        begun = datetime(2026, 1, 1, tzinfo=UTC)
+        task = {"taskArn": arn, "lastStatus": "STOPPED", "createdAt": begun}
+        self.meter._seen({"tasks": [{**task, "stoppedAt": begun + timedelta(seconds=seconds)}]})
+
+
+def test_a_task_counts_by_its_longest_until_it_has_ended() -> None:
+    bill = Bill(limit=Decimal("0.20"))
+    bill.answer(bill.ask("a"), arn="t1")
+    assert bill.meter.committed == Decimal("0.1")
+    assert bill.meter.spent == Decimal("0.01")
+    bill.now += 120
+    assert bill.meter.spent == Decimal("0.02")
+    assert bill.meter.running == ["t1"]
+    bill.ask("b")
+    with pytest.raises(QuotaExceeded, match=r"limit of \$0.2000 could be passed"):
+        bill.ask("c")
+    with pytest.raises(QuotaExceeded):
+        bill.meter.check()
+    bill.stopped("t1", 3)
+    assert bill.meter.committed == Decimal("0.11")
+    assert bill.meter.running == []
+
+
+def test_only_what_was_refused_is_not_counted() -> None:
+    bill = Bill(limit=Decimal(1), tasks=2)
+    bill.answer(bill.ask("a"), status=400)
+    bill.answer(bill.ask("b"))
+    assert bill.meter.tasks == 0
+    lost = bill.ask("c")
+    bill.answer(lost, status=500)
+    bill.ask("c")
+    assert (bill.meter.tasks, bill.meter.unknown) == (1, 1)
+    bill.answer(bill.ask("d"), arn="t1")
+    with pytest.raises(QuotaExceeded, match="2 tasks were started, and 2 were reckoned with"):
+        bill.ask("e")
+
+
+def test_how_many_tasks_there_can_be() -> None:
+    some = ["test_facts_are_whole", "test_ends_with_its_own_code[3]", "test_vanishes_remotely"]
+    assert work.most(some) == 4
+    assert work.most(["test_slow_lists_lose_nothing"]) == 21
+
+
+# Replays.
+
+
+def side(operation: str, *answers: Any) -> shapes.Side:
+    made = shapes.Side()
+    for one in answers:
+        made.add(operation, one)
+    return made
+
+
+def tasks(state: str, **more: Any) -> Any:
+    return {"tasks": [{"taskArn": "a", "lastStatus": state, **more}]}
+
+
+def test_differences_are_told_by_state() -> None:
+    moment = {"$time": 1.5}
+    recorded = side(
+        "ecs:DescribeTasks",
+        tasks("PENDING", pullStartedAt=moment),
+        tasks("RUNNING", pullStartedAt=moment, startedAt=moment, launchType="FARGATE"),
+        tasks("STOPPED", new={"a": "b"}, attachments=[{"id": "x"}]),
+    )
+    played = side(
+        "ecs:DescribeTasks",
+        tasks("PENDING"),
+        tasks("RUNNING", pullStartedAt="now", startedAt=moment, launchType="EC2"),
+        tasks("STOPPED", attachments=[]),
+    )
+    assert list(shapes.differences(recorded, recorded)) == []
+    assert list(shapes.differences(recorded, played)) == [
+        "ecs:DescribeTasks: only recorded: tasks[PENDING].pullStartedAt: time",
+        "ecs:DescribeTasks: only recorded: tasks[RUNNING].launchType = FARGATE",
+        "ecs:DescribeTasks: only recorded: tasks[RUNNING].pullStartedAt: time",
+        "ecs:DescribeTasks: only recorded: tasks[STOPPED].attachments[]: object",
+        "ecs:DescribeTasks: only recorded: tasks[STOPPED].new: object",
+        "ecs:DescribeTasks: only simulated: tasks[RUNNING].pullStartedAt: text",
+    ]
+
+
+def test_states_come_in_an_order() -> None:
+    recorded = side("x", tasks("PENDING"), tasks("RUNNING"), tasks("STOPPED"))
+    fewer = side("x", tasks("PENDING"), tasks("STOPPED"))
+    other = side("x", tasks("RUNNING"), tasks("PENDING"), tasks("STOPPED"))
+    assert list(shapes.differences(recorded, recorded)) == []
+    assert list(shapes.differences(fewer, recorded)) == []
+    assert list(shapes.differences(recorded, fewer)) == ["states of a task: only recorded: RUNNING"]
+    assert list(shapes.differences(recorded, other)) == [
+        "states of a task: recorded PENDING before RUNNING, simulated after it"
+    ]
+
+
+def test_one_task_has_a_state_too() -> None:
+    (one,) = tasks("STOPPED")["tasks"]
+    assert set(shapes.shape({"task": one})) == {
+        "task[STOPPED]: object",
+        "task[STOPPED].taskArn: text",
+        "task[STOPPED].lastStatus: text",
+    }
+    assert shapes.states({"task": one}) == {"a": shapes.ORDER.index("STOPPED")}
+
+
+def test_placeholders_take_what_answers_have_in_their_place() -> None:
+    bound = Bindings({"<account-1>": "123456789012"})
+    recorded = {"arn": "arn:aws:ecs:r:<account-1>:task/c/<hex-1>", "ids": ["<subnet-1>"]}
+    played = {"arn": "arn:aws:ecs:r:123456789012:task/c/abc", "ids": ["subnet-1"]}
+    bound.learn(recorded, played)
+    assert bound.given("pod/main/<hex-1> <subnet-1>") == "pod/main/abc subnet-1"
+    assert bound.given({"Body": {"$bytes": 5}}) == {"Body": b"A=xxx"}
+    # Nobody has said what these are.
+    assert bound.given(["<subnet-2>", "<word-7>"]) == ["subnet-00000000000000002", "word-7"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", 'the first line has no "transcript": 1'),
+        ('{"transcript": 9}', 'the first line has no "transcript": 1'),
+        ('{"transcript": 1}\n{"n": 1}', "line 2 makes no sense: 'parameters'"),
+        ("[", "line 1 makes no sense"),
+    ],
+)
+def test_what_is_no_transcript(tmp_path: Path, content: str, words: str) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text(content)
+    with pytest.raises(Invalid, match=words):
+        read(file)
+
+
+def test_a_transcript_is_json_by_lines(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    call = {"n": 1, "service": "ecs", "operation": "ListTasks", "parameters": {}}
+    file.write_text("\n".join(map(json.dumps, ({"transcript": 1, "simulated": True}, call))))
+    assert read(file).calls == [call]

@@ -1,0 +1,1 @@
+"""Runs the adapters' contract on a real account, and keeps what was said there, redacted."""
