@@ -123,7 +123,7 @@ class Launcher:
     async def _try(self, pod: Pod) -> float | None:
         """One try. None: nothing more to do, else the least seconds until the next one."""
         try:
-            if await self._step(pod):
+            if await self._step(pod) and not self._is_dead(pod):
                 return None
             return 0.0
         except (Invalid, Unsupported) as error:
@@ -137,6 +137,16 @@ class Launcher:
             _log.exception("pod %s", pod.identity.uid)
             self._wait(pod, "CreateContainerError", repr(error))
             return 0.0
+
+    def _is_dead(self, pod: Pod) -> bool:
+        """Whether the task that was come to has ended already, and never started: nobody looks at
+        one that has stopped, so the next one is asked for here."""
+        if pod.task is None or not observe.never_started(pod.task):
+            return False
+        why = observe.failure(pod.task)
+        self._wait(pod, why.reason, why.message)
+        pod.tries += 1
+        return True
 
     def _wait(self, pod: Pod, reason: str, message: str) -> None:
         pod.waiting = Waiting(reason, message)

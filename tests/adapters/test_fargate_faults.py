@@ -65,6 +65,26 @@ async def test_a_lost_answer_is_looked_up(bench: FargateBench, tmp_path: Path) -
     assert len(await adapter._tasks.all()) == 1
 
 
+async def test_a_lost_answer_of_a_task_that_never_started(
+    bench: FargateBench, tmp_path: Path
+) -> None:
+    """By the time that it is found it has stopped, and nobody looks at it again."""
+    adapter = await bench.adapter()
+    await bench.cloud.fault("lost", action="RunTask", times=1)
+    program = tmp_path / "program"
+    pod = workload(container(str(program)))
+    await adapter.run(pod)
+
+    def failed(observed: Observed) -> bool:
+        (one,) = observed.containers
+        return isinstance(one.state, Waiting) and one.state.reason == "CreateContainerError"
+
+    await until(adapter, pod.identity, failed)
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    assert (await exit_of(adapter, pod.identity)).code == 3
+
+
 async def test_a_provider_that_dies_while_it_launches(bench: FargateBench, tmp_path: Path) -> None:
     first = await bench.adapter()
     await bench.cloud.fault("lost", action="RunTask", times=1)
