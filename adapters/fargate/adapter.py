@@ -251,6 +251,9 @@ class Adapter(Hosted):
         """Starts a command: through the pod's tunnel, or through ECS where it has none and may.
         NotFound, Invalid, Unavailable; Unsupported: neither can be."""
         pod = self._pods.of(identity)
+        if pod is None and self._options.execute_command:
+            await self._watch.discover(now=True)
+            pod = self._pods.of(identity)
         order = pod.kept.order if pod is not None and pod.kept is not None else None
         if pod is None or order is None or not order.execute_command:
             try:

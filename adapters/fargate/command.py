@@ -13,7 +13,7 @@ from contextlib import suppress
 from adapters.fargate import session, wrapper
 from adapters.fargate.clients import Clients
 from adapters.fargate.names import Json
-from adapters.fargate.session import Session
+from adapters.fargate.session import Bell, Session
 from adapters.fargate.tasks import Tasks
 from bridge.adapter import Size
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported
@@ -28,7 +28,8 @@ _BEGINS = 60.0
 """Seconds in which a command has to begin: agents wait for one themselves before they read."""
 _LEAVES = 5.0
 """Seconds in which a session whose command is over has to end by itself."""
-_PIECE = 32 * 1024
+_PIECE, _ROOM = 32 * 1024, 64 * 1024
+"""Bytes that are given out at once, and kept for whoever reads."""
 _NO_SHELL = re.compile(r"executable file not found|no such file or directory", re.I)
 _WORDS = 512
 _LACKS_SHELL = "the image has no sh, which exec without a tunnel takes"
@@ -62,10 +63,15 @@ class Commands:
             raise
         parser = (wrapper.Terminal if tty else wrapper.Pipes)(wrapper.marked(word, stdin=stdin))
         made = Command(
-            opened, parser, lambda: self._terminate(said["sessionId"]), stdin=stdin, tty=tty
+            opened,
+            parser,
+            lambda: self._terminate(said["sessionId"]),
+            name=command[0],
+            stdin=stdin,
+            tty=tty,
         )
         try:
-            await made.begin(command[0])
+            await made.begin()
         except BaseException:
             await made.close()
             raise
@@ -113,74 +119,95 @@ class Command:
         parser: wrapper.Terminal | wrapper.Pipes,
         terminate: Callable[[], Awaitable[None]],
         *,
+        name: str,
         stdin: bool,
         tty: bool,
     ) -> None:
         self._session = opened
         self._parser = parser
         self._terminate = terminate
-        self._stdin = stdin
+        self._name = name
         self._tty = tty
+        self._bell = Bell()
         self._output: deque[tuple[str, bytes]] = deque()
+        self._waiting = 0
         self._begun = False
         self._code: int | None = None
         self._over = False
         """Its last byte has come, and its exit code."""
+        self._failure: BridgeError | None = None
         self._ended = asyncio.Event()
-        """Whether by that or otherwise: `read` gives nothing more."""
+        """`read` gives nothing more."""
         self._typing = asyncio.Lock()
+        self._untaken = 0
+        """Lines of stdin on their way."""
         self._input_is_over = not stdin
-        self._telling: asyncio.Task[None] | None = None
         self._closed = False
+        self._tasks = [asyncio.create_task(self._pump(), name="command by ExecuteCommand")]
 
-    async def begin(self, name: str) -> None:
+    async def begin(self) -> None:
         """Returns when the command runs. Invalid: it cannot be started; Unavailable."""
         try:
             async with asyncio.timeout(_BEGINS):
-                while not self._begun:
-                    await self._hear(name)
+                await self._bell.until(lambda: self._begun or self._failure is not None)
         except TimeoutError:
-            raise Unavailable(
-                f"the session has not begun to run the command within {_BEGINS:.0f} seconds"
-            ) from None
+            words = f"the command has not begun within {_BEGINS:.0f} seconds"
+            raise Unavailable(words) from None
+        if self._failure is not None and not self._begun:
+            raise self._failure
 
     async def read(self) -> tuple[str, bytes]:
         """The next bytes. Unavailable."""
-        try:
-            while not self._output and not self._over:
-                self._require_open()
-                await self._hear("")
-        except BridgeError:
-            self._ended.set()
-            raise
-        if not self._output:
-            self._ended.set()
-            return "", b""
-        stream, data = self._output.popleft()
-        if len(data) > _PIECE:
-            self._output.appendleft((stream, data[_PIECE:]))
-        return stream, data[:_PIECE]
+        await self._bell.until(
+            lambda: bool(self._output or self._over or self._failure) or self._closed
+        )
+        if self._output and not self._closed:
+            stream, data = self._output.popleft()
+            if len(data) > _PIECE:
+                self._output.appendleft((stream, data[_PIECE:]))
+            self._waiting -= len(data[:_PIECE])
+            self._bell.ring()
+            return stream, data[:_PIECE]
+        self._ended.set()
+        if not self._over:
+            raise self._failure or _closed()
+        return "", b""
 
-    async def _hear(self, name: str) -> None:
-        data = await self._session.read()
-        if not data:
-            raise self._gone()
-        for one in self._parser.feed(data):
-            match one:
-                case wrapper.Output(stream, written):
-                    self._output.append((stream, written))
-                case wrapper.Begun():
-                    self._begun = True
-                case wrapper.Lacks(what):
-                    raise Invalid(_lacks(what, name))
-                case wrapper.Ended(code):
-                    self._code = code
-                    self._input_is_over, was_over = True, self._input_is_over
-                    if not self._tty and not was_over:
-                        self._tell(wrapper.INPUT_ENDS)
-                case wrapper.Over():
-                    self._over = True
-                    self._tell(wrapper.END)
+    async def _pump(self) -> None:
+        """Takes what the session gives."""
+        try:
+            while not self._over:
+                await self._bell.until(lambda: self._waiting < _ROOM)
+                data = await self._session.read()
+                if not data:
+                    raise self._gone()
+                for one in self._parser.feed(data):
+                    self._take(one)
+                self._bell.ring()
+        except BridgeError as error:
+            self._failure = error
+        finally:
+            self._bell.ring()
+
+    def _take(self, one: wrapper.Word) -> None:
+        match one:
+            case wrapper.Output(stream, written):
+                self._output.append((stream, written))
+                self._waiting += len(written)
+            case wrapper.Taken():
+                self._untaken -= 1
+            case wrapper.Begun():
+                self._begun = True
+            case wrapper.Lacks(what):
+                raise Invalid(_lacks(what, self._name))
+            case wrapper.Ended(code):
+                self._code = code
+                if not self._tty and not self._input_is_over:
+                    self._tell(wrapper.INPUT_ENDS)
+                self._input_is_over = True
+            case wrapper.Over():
+                self._over = True
+                self._tell(wrapper.END)
 
     def _gone(self) -> BridgeError:
         """Why the session has ended before the command."""
@@ -192,34 +219,40 @@ class Command:
 
     def _tell(self, line: bytes) -> None:
         """Types a line behind all that is being typed; whoever reads does not wait for it."""
-        before = self._telling
 
         async def tell() -> None:
-            if before is not None:
-                await asyncio.wait([before])
             with suppress(BridgeError):
                 async with self._typing:
                     await self._session.write(line)
 
-        self._telling = asyncio.create_task(tell(), name="last line of a session")
+        self._tasks.append(asyncio.create_task(tell(), name="last words to a session"))
 
     async def write(self, data: bytes) -> None:
         """Bytes for stdin; dropped where nobody reads them any more. Unavailable."""
         self._require_open()
-        lines = [data] if self._tty else wrapper.input_lines(data)
         async with self._typing:
-            for one in lines:
-                if self._input_is_over:
-                    return
+            for one in [data] if self._tty else wrapper.input_lines(data):
+                if not self._tty:
+                    await self._bell.until(lambda: self._untaken < wrapper.LINES or self._is_deaf)
+                if self._is_deaf:
+                    break
+                self._untaken += 1
                 await self._session.write(one)
         self._require_open()
+
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether no more is typed."""
+        return self._input_is_over or self._closed or self._failure is not None
 
     async def close_input(self) -> None:
         """No more stdin. A terminal has no such end: there it is a key, as people press it."""
         if self._tty or self._input_is_over:
             return
-        self._input_is_over = True
-        self._tell(wrapper.INPUT_ENDS)
+        async with self._typing:
+            if not self._is_deaf:
+                self._input_is_over = True
+                await self._session.write(wrapper.INPUT_ENDS)
 
     async def resize(self, size: Size) -> None:
         """The terminal's size has changed; nothing to do where there is none. Unavailable."""
@@ -230,7 +263,7 @@ class Command:
         """The exit code, once `read` has come to the end. Unavailable."""
         await self._ended.wait()
         if not self._over or self._code is None:
-            raise Unavailable("the channel was closed, or broke")
+            raise self._failure or _closed()
         return self._code
 
     async def close(self) -> None:
@@ -239,18 +272,23 @@ class Command:
             return
         self._closed = True
         self._ended.set()
+        self._bell.ring()
         try:
             if not (self._over and await self._session.ended(_LEAVES)):
                 await self._terminate()
         finally:
-            if self._telling is not None:
-                self._telling.cancel()
-                await asyncio.wait([self._telling])
+            for one in self._tasks:
+                one.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._session.close()
 
     def _require_open(self) -> None:
-        if self._closed:
-            raise Unavailable("the channel was closed")
+        if self._closed or self._failure is not None:
+            raise self._failure or _closed()
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the channel was closed")
 
 
 def _lacks(what: str, name: str) -> str:

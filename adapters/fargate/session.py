@@ -43,8 +43,9 @@ _AHEAD = 1024
 _ROUND_TRIP, _LONGEST_TRIP, _TICK = 0.2, 1.0, 0.1
 """Seconds after which a message is sent again: until one was measured, at most, and between looks
 (the plugin's own)."""
-_PATIENCE = 60.0
-"""Seconds in which a message must be acknowledged, and one that is missing come."""
+_PATIENCE = 300.0
+"""Seconds in which a message must be acknowledged, and one that is missing come (the plugin's own):
+an agent acknowledges nothing while a terminal takes no input."""
 _PING = 30.0
 """Seconds between pings."""
 _SILENCE = 3 * _PING
@@ -57,7 +58,7 @@ _ENCRYPTED = (
 )
 
 
-class _Bell:
+class Bell:
     """Wakes whoever waits for something to be so."""
 
     def __init__(self) -> None:
@@ -97,7 +98,7 @@ class Session:
         self._http = http
         self._socket = socket
         self._loop = asyncio.get_running_loop()
-        self._bell = _Bell()
+        self._bell = Bell()
         self._output: deque[bytes] = deque()
         self._waiting = 0
         self._expected = 0

@@ -31,6 +31,9 @@ _LONGEST = 64 * 1024
 _LINE = 768
 """Bytes of stdin that one line carries: 1,024 characters, far below the 4,095 that a terminal
 takes."""
+LINES = 8
+"""Lines on their way at once: what Linux keeps for a terminal (4 KiB and 8 KiB). With more an agent
+waits for the terminal, and hears nothing else meanwhile."""
 END = b"\n"
 """What tells the script that its last word was heard."""
 
@@ -70,24 +73,34 @@ f() {
   done
 }
 g() {
-  while read -r l && [ "$l" != . ]; do printf '%s\n' "$l" | base64 -d 2>/dev/null; done
+  while read -r l && [ "$l" != . ]; do
+    printf '%s\n' "$l" | base64 -d
+    printf 'k\n' >&3
+  done
+}
+c() {
+  if [ "$m" = "${m#i}" ]; then (exec 2>&5 3>&- 5>&- 7>&-; exec "$@") </dev/null
+  else { g <&7 5>&- & } | (exec 2>&5 3>&- 5>&- 7>&-; exec "$@")
+  fi
 }
 r() {
   {
     {
-      (exec 2>&5 3>&- 5>&-; exec "$@")
+      c "$@"
       say x $? >&3
     } 5>&1 >&4 4>&- 2>/dev/null | f e >&3 4>&-
   } 4>&1 | f o >&3
 }
-exec 3>&1
+exec 3>&1 7<&0 </dev/null
 say s
-if [ "$m" = "${m#i}" ]; then r "$@" </dev/null; else g | r "$@"; fi
+r "$@"
 say z
-read -r l
+read -r l <&7
 """
 )
-"""Whether there is stdin is told by the word's first letter."""
+"""Whether there is stdin is told by the word's first letter. The shell that waits for the command
+must not have its stdin too: a command that closes it would close nothing. So what feeds it (`g`)
+goes on by itself; it ends with the terminal, or with the line that says so."""
 
 
 def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> str:
@@ -138,6 +151,11 @@ class Over:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """One line of stdin was."""
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What the command wrote."""
 
@@ -145,7 +163,7 @@ class Output:
     data: bytes
 
 
-Word = Begun | Lacks | Ended | Over | Output
+Word = Begun | Lacks | Ended | Over | Taken | Output
 
 
 def input_lines(data: bytes) -> Iterator[bytes]:
@@ -265,6 +283,8 @@ class Pipes(_Marks):
     def _line(self, line: bytes) -> Word:
         if (found := self._any.fullmatch(line + b"\n")) is not None:
             return self._said(found)
+        if line == b"k":
+            return Taken()
         stream = {b"o": "stdout", b"e": "stderr"}.get(line[:1])
         try:
             data = base64.b64decode(line[1:], validate=True)
