@@ -130,6 +130,7 @@ class Adapter(Hosted):
         for one in self._background:
             one.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._commands.close()
         await self._hosting.close()
         await self._launcher.close()
         await self._watch.close()

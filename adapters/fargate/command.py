@@ -9,6 +9,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from adapters.fargate import session, wrapper
 from adapters.fargate.clients import Clients
@@ -42,6 +43,11 @@ class Commands:
         self._clients = clients
         self._tasks = tasks
         self._cluster = cluster
+        self._open: set[Command] = set()
+
+    async def close(self) -> None:
+        """Ends those that still run."""
+        await asyncio.gather(*(one.close() for one in list(self._open)), return_exceptions=True)
 
     async def start(
         self, arn: str, container: str, command: Sequence[str], *, stdin: bool, tty: bool
@@ -65,11 +71,13 @@ class Commands:
         made = Command(
             opened,
             parser,
-            lambda: self._terminate(said["sessionId"]),
+            partial(self._terminate, said["sessionId"]),
+            self._open.discard,
             name=command[0],
             stdin=stdin,
             tty=tty,
         )
+        self._open.add(made)
         try:
             await made.begin()
         except BaseException:
@@ -118,6 +126,7 @@ class Command:
         opened: Session,
         parser: wrapper.Terminal | wrapper.Pipes,
         terminate: Callable[[], Awaitable[None]],
+        closed: Callable[[Command], None],
         *,
         name: str,
         stdin: bool,
@@ -126,6 +135,7 @@ class Command:
         self._session = opened
         self._parser = parser
         self._terminate = terminate
+        self._tell_closed = closed
         self._name = name
         self._tty = tty
         self._bell = Bell()
@@ -281,6 +291,7 @@ class Command:
                 one.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._session.close()
+            self._tell_closed(self)
 
     def _require_open(self) -> None:
         if self._closed or self._failure is not None:

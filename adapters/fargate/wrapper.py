@@ -117,7 +117,10 @@ def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> str
     if any("\0" in one for one in command):
         raise Invalid("the command has a NUL")
     script = _TERMINAL if tty else _PIPES
-    return shlex.join(("sh", "-c", script, "podbridge", marked(word, stdin=stdin), *command))
+    asked = shlex.join(("sh", "-c", script, "podbridge", marked(word, stdin=stdin), *command))
+    # It travels as a parameter of a Systems Manager document, where {{name}} is another one. All
+    # braces are in single quotes here, which may end and begin anew between two of them.
+    return re.sub(r"\{(?=\{)", "{''", asked)
 
 
 def marked(word: str, *, stdin: bool) -> str:

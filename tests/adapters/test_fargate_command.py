@@ -92,6 +92,21 @@ async def test_a_connection_that_is_cut(bench: CommandBench) -> None:
     await soon(gone)
 
 
+async def test_an_adapter_that_is_closed_ends_its_commands(bench: CommandBench) -> None:
+    one = await rig(bench, Exec)
+    channel = await one.sh("echo begun; exec sleep 1000")
+    await reads(channel, b"begun\n")
+    await one.adapter.close()
+
+    async def over() -> bool:
+        return not bench.cloud.simulator.account.ecs.commands.sessions._terminated
+
+    await soon(over)
+    with pytest.raises(Unavailable, match="closed"):
+        await channel.read()
+    await channel.close()
+
+
 async def test_a_terminal(bench: CommandBench) -> None:
     one = await rig(bench, Exec)
     script = "echo ready; read x; stty size; echo err >&2; read x; exit 3"

@@ -406,7 +406,15 @@ async def commanding(script: Script) -> AsyncIterator[tuple[Command, list[str]]]
 
     async with serving(script) as url:
         one = await connect(url, TOKEN)
-        made = Command(one, wrapper.Pipes(WORD), terminate, name="ls", stdin=False, tty=False)
+        made = Command(
+            one,
+            wrapper.Pipes(WORD),
+            terminate,
+            lambda _: done.append("closed"),
+            name="ls",
+            stdin=False,
+            tty=False,
+        )
         try:
             async with asyncio.timeout(PATIENCE):
                 yield made, done
@@ -439,7 +447,7 @@ async def test_a_session_that_ends_too_soon() -> None:
             await one.read()
         with pytest.raises(Unavailable, match="inactivity"):
             await one.wait()
-    assert done == ["terminated"]
+    assert done == ["terminated", "closed"]
 
 
 async def test_a_session_stays_until_its_last_word_was_heard() -> None:
@@ -452,7 +460,7 @@ async def test_a_session_stays_until_its_last_word_was_heard() -> None:
     async with commanding(script) as (one, done):
         await one.begin()
         assert await drained(one) == (b"", b"", 3)
-    assert done == []
+    assert done == ["closed"]
 
 
 async def test_a_channel_that_is_closed() -> None:
@@ -473,7 +481,7 @@ async def test_a_channel_that_is_closed() -> None:
             await one.write(b"x")
         await one.close_input()
         await one.close()
-    assert done == ["terminated"]
+    assert done == ["terminated", "closed"]
 
 
 async def test_nothing_is_left_behind() -> None:

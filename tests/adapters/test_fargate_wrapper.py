@@ -124,9 +124,18 @@ def test_acknowledgements() -> None:
 # What is asked for.
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=5))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+        | st.text("{}'\"\\ #$`\n", max_size=12),
+        max_size=5,
+    )
+)
 def test_arguments_arrive_as_they_are(rest: list[str]) -> None:
-    words = shlex.split(wrapped(["ls", *rest], WORD, stdin=False, tty=False))
+    asked = wrapped(["ls", *rest], WORD, stdin=False, tty=False)
+    # What Systems Manager takes for a parameter's name.
+    assert "{{" not in asked
+    words = shlex.split(asked)
     assert words[:2] == ["sh", "-c"]
     assert words[3:] == ["podbridge", marked(WORD, stdin=False), "ls", *rest]
 
