@@ -29,6 +29,8 @@ _BEGINS = 60.0
 """Seconds in which a command has to begin: agents wait for one themselves before they read."""
 _LEAVES = 5.0
 """Seconds in which a session whose command is over has to end by itself."""
+_TERMINATES = 15.0
+"""Seconds for which somebody who lets go waits for AWS to end a session."""
 _PIECE, _ROOM = 32 * 1024, 64 * 1024
 """Bytes that are given out at once, and kept for whoever reads."""
 _NO_SHELL = re.compile(r"executable file not found|no such file or directory", re.I)
@@ -107,10 +109,16 @@ class Commands:
 
     async def _terminate(self, identifier: str) -> None:
         """Has AWS end a session, and with it what runs in it."""
+        words = f"no answer within {_TERMINATES:.0f} seconds"
         try:
-            await self._clients.call("ssm", "terminate_session", SessionId=identifier)
+            async with asyncio.timeout(_TERMINATES):
+                await self._clients.call("ssm", "terminate_session", SessionId=identifier)
+            return
         except BridgeError as error:
-            _log.warning("session %s may go on until it is idle: %s", identifier, error.message)
+            words = error.message
+        except TimeoutError:
+            pass
+        _log.warning("session %s may go on until it is idle: %s", identifier, words)
 
 
 def _agent(container: Json) -> Json:

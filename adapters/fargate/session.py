@@ -94,7 +94,9 @@ class _Sent:
 class Session:
     """One session. Made by `connect`."""
 
-    def __init__(self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse):
+    def __init__(
+        self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse
+    ) -> None:
         self._http = http
         self._socket = socket
         self._loop = asyncio.get_running_loop()
