@@ -66,7 +66,8 @@ need "$1" command
 f() {
   t=$1
   p() { printf '%s\n' "$t$1$2$3$4$5$6$7$8$9${10}${11}${12}"; }
-  while c=$(dd bs=8208 count=1 2>/dev/null | base64) && [ "$c" ]; do
+  while c=$({ dd bs=8208 count=1 || echo q >&3; } | base64); do
+    [ "$c" ] || { echo "d$t"; return; }
     set -- $c
     while [ $# -gt 12 ]; do p "$@"; shift 12; done
     p "$@"
@@ -75,12 +76,12 @@ f() {
 g() {
   while read -r l && [ "$l" != . ]; do
     printf '%s\n' "$l" | base64 -d
-    printf 'k\n' >&3
+    case $? in 0|1|141) echo k >&3;; *) echo q >&3;; esac
   done
 }
 c() {
   if [ "$m" = "${m#i}" ]; then (exec 2>&5 3>&- 5>&- 7>&-; exec "$@") </dev/null
-  else { g <&7 5>&- & } | (exec 2>&5 3>&- 5>&- 7>&-; exec "$@")
+  else { { (g) || echo q >&3; } <&7 5>&- & } | (exec 2>&5 3>&- 5>&- 7>&-; exec "$@")
   fi
 }
 r() {
@@ -91,7 +92,7 @@ r() {
     } 5>&1 >&4 4>&- 2>/dev/null | f e >&3 4>&-
   } 4>&1 | f o >&3
 }
-exec 3>&1 7<&0 </dev/null
+exec 3>&1 7<&0 </dev/null 2>/dev/null
 say s
 r "$@"
 say z
@@ -100,7 +101,10 @@ read -r l <&7
 )
 """Whether there is stdin is told by the word's first letter. The shell that waits for the command
 must not have its stdin too: a command that closes it would close nothing. So what feeds it (`g`)
-goes on by itself; it ends with the terminal, or with the line that says so."""
+goes on by itself; it ends with the terminal, or with the line that says so. Any of these may be
+killed, where memory runs out: both that read what the command writes (`f`) say that they came to
+the end, and what feeds it says when that fails (`q`), but for a command that has closed its stdin
+(1, or 141: SIGPIPE)."""
 
 
 def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> str:
@@ -264,6 +268,10 @@ class Terminal(_Marks):
 class Pipes(_Marks):
     """Takes apart what comes of a command without one."""
 
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self._whole: set[bytes] = set()
+
     def feed(self, data: bytes) -> Iterator[Word]:
         """What these bytes, behind those before, come to. Unavailable: they make no sense."""
         if self._over:
@@ -276,8 +284,13 @@ class Pipes(_Marks):
         *lines, self._held = self._held.split(b"\n")
         if len(self._held) > _LONGEST:
             raise Unavailable(_STRANGE)
-        for line in lines:
-            found = self._line(line.rstrip(b"\r"))
+        for line in (one.rstrip(b"\r") for one in lines):
+            if line in _ENDS:
+                self._whole.add(line)
+                continue
+            found = self._line(line)
+            if isinstance(found, Over) and self._whole != _ENDS:
+                raise Unavailable(_LOST)
             yield found
             if isinstance(found, Over):
                 self._over = True
@@ -288,6 +301,8 @@ class Pipes(_Marks):
             return self._said(found)
         if line == b"k":
             return Taken()
+        if line == b"q":
+            raise Unavailable(_LOST)
         stream = {b"o": "stdout", b"e": "stderr"}.get(line[:1])
         try:
             data = base64.b64decode(line[1:], validate=True)
@@ -298,4 +313,7 @@ class Pipes(_Marks):
         return Output(stream, data)
 
 
+_ENDS = {b"do", b"de"}
+"""How the script says that all of stdout, or stderr, was read."""
+_LOST = "a part of what the command read or wrote was lost: something in the container was killed"
 _STRANGE = "something else than the command writes to the session's terminal: its output is lost"

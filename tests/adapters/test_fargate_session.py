@@ -453,7 +453,7 @@ async def test_a_session_that_ends_too_soon() -> None:
 async def test_a_session_stays_until_its_last_word_was_heard() -> None:
     async def script(agent: Agent) -> None:
         await agent.ready()
-        await agent.output(2, _mark("s") + _mark("x", "3") + _mark("z"))
+        await agent.output(2, _mark("s") + _mark("x", "3") + b"do\r\nde\r\n" + _mark("z"))
         assert (await agent.takes()).payload == wrapper.END
         await agent.close()
 

@@ -193,6 +193,7 @@ def test_a_terminal_in_any_pieces(data: bytes, code: int, cuts: list[int]) -> No
     assert parser.noise == b"noise\r\n"
 
 
+ENDS = b"do\r\nde\r\n"
 PIECES = st.lists(
     st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=600)),
     max_size=6,
@@ -205,7 +206,8 @@ def test_pipes_in_any_pieces(pieces: list[tuple[str, bytes]], code: int, cuts: l
     for stream, data in pieces:
         wanted[stream] += data
         sent += (b"o" if stream == "stdout" else b"e") + base64.b64encode(data) + b"\r\nk\r\n"
-    found = _fed(Pipes(marked(WORD, stdin=False)), sent + _mark("x", str(code)) + _mark("z"), cuts)
+    sent += _mark("x", str(code)) + ENDS + _mark("z")
+    found = _fed(Pipes(marked(WORD, stdin=False)), sent, cuts)
     got = {"stdout": b"", "stderr": b""}
     for one in found:
         if isinstance(one, Output):
@@ -227,6 +229,14 @@ def test_what_else_writes_to_the_terminal_is_noticed(line: bytes) -> None:
     parser = Pipes(marked(WORD, stdin=False))
     with pytest.raises(Unavailable, match="something else"):
         list(parser.feed(_mark("s") + line + b"\r\n"))
+
+
+@pytest.mark.parametrize("ends", [b"", b"do\r\n", b"de\r\n", b"q\r\n" + ENDS])
+def test_an_end_that_came_too_soon(ends: bytes) -> None:
+    """What reads the command's output, or feeds it, was killed or could not be started."""
+    parser = Pipes(marked(WORD, stdin=False))
+    with pytest.raises(Unavailable, match="lost"):
+        list(parser.feed(_mark("s") + _mark("x", "0") + ends + _mark("z")))
 
 
 def test_a_session_that_never_begins() -> None:
@@ -337,6 +347,27 @@ class TestScripts:
     def test_stdin_that_nobody_reads(self, shell: str) -> None:
         ran = _run(shell, "sh", "-c", "exec <&-; exit 4", stdin=os.urandom(100_000))
         assert ran.code == 4
+
+    @pytest.mark.parametrize("broken", ["dd", "base64"])
+    def test_nothing_is_lost_in_silence(self, shell: str, tmp_path: Path, broken: str) -> None:
+        (tmp_path / broken).write_text("#!/bin/sh\nkill -9 $$\n")
+        (tmp_path / broken).chmod(0o755)
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        if shell == "busybox":
+            pytest.skip("its own programs go before those of PATH")
+        with pytest.raises(Unavailable, match="lost"):
+            _run(shell, "echo", "out", env=env)
+
+    def test_no_input_is_lost_in_silence(self, shell: str, tmp_path: Path) -> None:
+        real = shutil.which("base64")
+        script = f'#!/bin/sh\n[ "$1" = -d ] && kill -9 $$\nexec {real}\n'
+        (tmp_path / "base64").write_text(script)
+        (tmp_path / "base64").chmod(0o755)
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        if shell == "busybox":
+            pytest.skip("its own programs go before those of PATH")
+        with pytest.raises(Unavailable, match="lost"):
+            _run(shell, "cat", stdin=b"in", env=env)
 
     def test_an_open_stdin_at_the_end(self, shell: str) -> None:
         assert _run(shell, "true", stdin=b"").code == 0
