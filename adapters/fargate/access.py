@@ -59,6 +59,11 @@ class Arns:
         return self._of("ecs", f"task-definition/{self._options.owner}-*:*")
 
     @property
+    def sessions(self) -> str:
+        """Those of ExecuteCommand's sessions."""
+        return self._of("ssm", "session/ecs-execute-command-*")
+
+    @property
     def bucket(self) -> str:
         """The bucket's."""
         return f"arn:{self.partition}:s3:::{self._options.bucket}"
@@ -86,6 +91,10 @@ def provider(options: Options, region: str) -> Iterator[Grant]:
     yield Grant(("ecs:RegisterTaskDefinition", "ecs:DescribeTaskDefinition", "ecs:ListTasks"))
     yield Grant(("ecs:RunTask",), (arns.definitions,))
     yield Grant(("ecs:StopTask", "ecs:DescribeTasks"), (arns.tasks,))
+    if options.execute_command:
+        # Both of them are asked about: the cluster, and the task.
+        yield Grant(("ecs:ExecuteCommand",), (arns.cluster, arns.tasks))
+        yield Grant(("ssm:TerminateSession",), (arns.sessions,))
     yield Grant(("ecs:TagResource",), (arns.tasks, arns.definitions))
     roles = {options.execution_role, *(one.task_role for one in options.identities)} - {None}
     yield Grant(("iam:PassRole",), tuple(sorted(filter(None, roles))), passed=True)
@@ -109,3 +118,14 @@ def execution(options: Options, region: str) -> Iterator[Grant]:
     yield Grant(("secretsmanager:GetSecretValue",), (arns.logins,))
     if options.kms_key.startswith("arn:"):
         yield Grant(("kms:Decrypt",), (options.kms_key,))
+
+
+COMMANDS = Grant(
+    (
+        "ssmmessages:CreateControlChannel",
+        "ssmmessages:CreateDataChannel",
+        "ssmmessages:OpenControlChannel",
+        "ssmmessages:OpenDataChannel",
+    )
+)
+"""What the agent that starts commands in a container does by the pod's own role."""

@@ -17,6 +17,7 @@ from adapters.fargate import capabilities, check, names, observe, prices
 from adapters.fargate import quote as quotes
 from adapters.fargate import verify as verification
 from adapters.fargate.clients import FAMILIES, Clients
+from adapters.fargate.command import Commands
 from adapters.fargate.definitions import Definitions
 from adapters.fargate.hints import Hints
 from adapters.fargate.launch import Launcher
@@ -30,7 +31,7 @@ from adapters.fargate.prepare import Preparation
 from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
 from adapters.fargate.watch import Watch
-from bridge.adapter import Finding, LogOptions, Quote, Rate, Support
+from bridge.adapter import Channel, Finding, LogOptions, Quote, Rate, Support
 from bridge.errors import NotFound, Unsupported, Violation
 from bridge.helper import state
 from bridge.helper.hosted import Hosted
@@ -65,6 +66,7 @@ class Adapter(Hosted):
         self._hosting = Hosting(name, self, settled=_FLUSHED)
         self._store = Store(self._clients, options)
         self._tasks = Tasks(self._clients, options.cluster)
+        self._commands = Commands(self._clients, self._tasks, options.cluster)
         self._logs = Logs(self._clients, options.log_group)
         self._logins = Logins(self._clients, options)
         self._prepared = Preparation(
@@ -128,6 +130,7 @@ class Adapter(Hosted):
         for one in self._background:
             one.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._commands.close()
         await self._hosting.close()
         await self._launcher.close()
         await self._watch.close()
@@ -242,6 +245,40 @@ class Adapter(Hosted):
         await self._store.forget_order(pod.mark)
         self._hosting.forget(identity.key)
         self._pods.forget(pod)
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Channel:
+        """Starts a command: through the pod's tunnel, or through ECS where it has none and may.
+        NotFound, Invalid, Unavailable; Unsupported: neither can be."""
+        pod = self._pods.of(identity)
+        if pod is None and self._options.execute_command:
+            await self._watch.discover(now=True)
+            pod = self._pods.of(identity)
+        order = pod.kept.order if pod is not None and pod.kept is not None else None
+        if pod is None or order is None or not order.execute_command:
+            try:
+                return await super().exec(identity, container, command, stdin=stdin, tty=tty)
+            except Unsupported as error:
+                raise Unsupported(self._no_commands(order, error.message)) from None
+        shown = await self._view(pod)
+        state = shown.container(container) if shown is not None else None
+        if state is None or isinstance(state.state, Exit) or not pod.arn:
+            raise NotFound(f"{container} does not run")
+        return await self._commands.start(pod.arn, container, command, stdin=stdin, tty=tty)
+
+    def _no_commands(self, order: Order | None, words: str) -> str:
+        """Why a pod that no tunnel reaches takes no commands through ECS either."""
+        if not self._options.execute_command:
+            return f"{words}; the backend's option execute_command is false"
+        if order is None:
+            return words
+        if order.task_role:
+            return f"{words}; its task was launched without ExecuteCommand"
+        return (
+            f"{words}; ExecuteCommand takes a pod with a role, and the backend's option identities"
+            f" has none for its service account of {order.identity.namespace}"
+        )
 
     async def events(self) -> AsyncIterator[Observed]:
         """Pods as they change, and as what they wait for does."""

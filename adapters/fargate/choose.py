@@ -45,6 +45,13 @@ def given(workload: Workload, options: Options) -> Given:
     )
 
 
+def takes_commands(mine: Given, options: Options, *, wrapped: bool) -> bool:
+    """Whether commands are started in it through ECS: where no tunnel reaches it. ECS demands a
+    role, by which the agent in its containers is let in."""
+    has_tunnel = wrapped and options.tunnel is not None
+    return options.execute_command and bool(mine.task_role) and not has_tunnel
+
+
 def architecture(workload: Workload, options: Options) -> str:
     """`amd64` or `arm64`; what else it may say `problems` refuses."""
     return workload.node_selector.get(ARCHITECTURE, options.architecture)

@@ -38,6 +38,7 @@ _BUDGETS: Mapping[str, tuple[str, ...]] = {
     "describe_task_definition": ("describe-definition",),
     "run_task": ("tasks", "run"),
     "stop_task": ("tasks",),
+    "execute_command": ("tasks",),
     "describe_tasks": ("read-tasks",),
     "list_tasks": ("read-tasks",),
     "get_log_events": ("read-logs",),

@@ -81,6 +81,8 @@ _CODES: Mapping[str, type[BridgeError]] = {
         Conflict,
     ),
     "LimitExceededException": QuotaExceeded,
+    # The agent in a container has just begun, or has lost AWS.
+    "TargetNotConnectedException": Unavailable,
 }  # fmt: skip
 """What is meant, by its code."""
 

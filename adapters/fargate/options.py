@@ -138,8 +138,14 @@ class Options(_Model):
     """Where the secret is kept by which pods' helpers are known after a restart. Default:
     $XDG_STATE_HOME/podbridge/helper, or ~/.local/state/podbridge/helper."""
     tunnel: Tunnel | None = None
-    """How helpers reach this provider. Default: not at all: exec, attach, port-forward and usage
-    are then refused, and how each container is comes with the end of the pod."""
+    """How helpers reach this provider. Default: not at all: attach, port-forward and usage are
+    then refused, exec too unless `execute_command` is set, and how each container is comes with the
+    end of the pod."""
+    execute_command: bool = False
+    """Whether pods without a tunnel take exec through ECS ExecuteCommand (docs/fargate.md). A pod
+    needs a role for that (`identities`), and the role the permissions
+    ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel.
+    Commands run as root, and AWS's trails have them. Default false."""
     start_deadline: Duration = 900.0
     """Seconds in which a task has to run; then it is stopped and another one launched. Default 900:
     large images take minutes, and some tasks never start."""

@@ -60,6 +60,8 @@ class Order:
     """Which of the subnets was asked for."""
     dead: tuple[str, ...] = ()
     """IDs of tasks that ended before anything of the pod ran."""
+    execute_command: bool = False
+    """Whether commands may be started in it through ECS."""
     end: Json | None = None
     """The last event of its task, where ECS has forgotten the task before anybody saw its end."""
 
@@ -121,4 +123,6 @@ def request(order: Order, owner: str, settings: Json) -> Json:
         },
         "count": 1,
     }
+    if order.execute_command:
+        made["enableExecuteCommand"] = True
     return made | ({"overrides": overrides} if overrides else {})

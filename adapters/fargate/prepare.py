@@ -98,6 +98,7 @@ class Preparation:
             fs_group=next((one for one in groups if one is not None), None),
             payloads=pod.payloads,
             logins=pod.logins,
+            execute_command=choose.takes_commands(given, self._options, wrapped=wrapped),
         )
 
     async def _made(self, workload: Workload, machine: str) -> Workload:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from adapters.fargate import access, bucket, remedies
@@ -275,7 +276,23 @@ class _Verification:
             "permissions of the execution role",
             lambda: self._simulated("permissions of the execution role", role, grants),
         )
-        return mine + theirs
+        return mine + theirs + await self._commands()
+
+    async def _commands(self) -> Found:
+        """Whether pods' roles let AWS's agent in, where commands go through it."""
+        if not self._options.execute_command:
+            return []
+        subject = "exec through ExecuteCommand"
+        roles = sorted({one.task_role for one in self._options.identities if one.task_role})
+        if not roles:
+            words = "execute_command is true, and identities gives no pod a role: none takes exec"
+            return [Finding(_WARNING, subject, words)]
+        found: Found = []
+        for role in roles:
+            found += await self._bounded(
+                subject, partial(self._simulated, subject, role, (access.COMMANDS,))
+            )
+        return found
 
     async def _principal(self, arn: str) -> str:
         """The role behind a session's ARN, which does not say the role's path."""

@@ -250,6 +250,29 @@ async def test_what_is_not_allowed_comes_as_the_statement_to_add(
 
 
 @pytest.mark.slow
+async def test_what_pods_roles_lack_for_commands(iam: dict[str, Any], moto: str) -> None:
+    account = Account(moto)
+    gateway(account)
+    subject = "exec through ExecuteCommand"
+    assert subject not in by_subject(await Adapter("fargate", made(account)).verify())
+    adapter = Adapter("fargate", made(account, execute_command=True))
+    nobody = by_subject(await adapter.verify())[subject]
+    assert (nobody.severity, "no pod a role" in nobody.message) == (Severity.WARNING, True)
+
+    role = "arn:aws:iam::123456789012:role/pods"
+    iam[role] = {"ssmmessages:OpenDataChannel"}
+    given = made(account, execute_command=True, identities=[{"namespace": "a", "task_role": role}])
+    found = by_subject(await Adapter("fargate", given).verify())[subject]
+    assert found.severity is Severity.PROBLEM
+    assert found.message == f"{role} may not: ssmmessages:OpenDataChannel"
+    (wanted,) = json.loads(found.remedy)["Statement"]
+    assert wanted["Action"] == ["ssmmessages:OpenDataChannel"]
+
+    iam.clear()
+    assert by_subject(await Adapter("fargate", given).verify())[subject].severity is Severity.OK
+
+
+@pytest.mark.slow
 async def test_wrong_ids_and_settings(iam: dict[str, Any], moto: str) -> None:
     account = Account(moto)
     gateway(account)

@@ -12,7 +12,17 @@ from botocore import exceptions as sdk
 from contract import container, identity, workload
 from pydantic import ValidationError
 
-from adapters.fargate import Options, choose, definition, environment, names, observe, order, sizes
+from adapters.fargate import (
+    Options,
+    access,
+    choose,
+    definition,
+    environment,
+    names,
+    observe,
+    order,
+    sizes,
+)
 from adapters.fargate.check import check, wraps
 from adapters.fargate.definition import Choices
 from adapters.fargate.errors import Conflict, Refused, translated
@@ -321,6 +331,30 @@ def test_roles_and_networks_are_the_configurations() -> None:
     assert of("other", "reports", annotations=wishes, labels=wishes) == of("other", "reports")
 
 
+def test_commands_go_through_aws_only_where_that_can_be() -> None:
+    role, none = (choose.Given(one, (), ()) for one in (TASK_ROLE, ""))
+    tunnel = {"address": "provider.example"}
+
+    def takes(mine: choose.Given, *, wrapped: bool = False, **more: Any) -> bool:
+        return choose.takes_commands(mine, options(**more), wrapped=wrapped)
+
+    assert not takes(role)
+    assert takes(role, execute_command=True)
+    assert not takes(none, execute_command=True)
+    assert takes(role, execute_command=True, wrapped=True)
+    assert not takes(role, execute_command=True, wrapped=True, tunnel=tunnel)
+    assert takes(role, execute_command=True, tunnel=tunnel)
+
+
+def test_what_commands_take_is_among_the_permissions() -> None:
+    def actions(**more: Any) -> set[str]:
+        grants = access.provider(options(**more), "eu-central-1")
+        return {action for one in grants for action in one.actions}
+
+    more = actions(execute_command=True) - actions()
+    assert more == {"ecs:ExecuteCommand", "ssm:TerminateSession"}
+
+
 def test_capacity_and_architecture_are_the_pods_choice() -> None:
     pod = workload(container("true"))
     assert not choose.is_spot(pod, options())
@@ -405,6 +439,9 @@ def test_the_same_order_asks_for_the_same() -> None:
     assert len(asked["startedBy"]) <= 128
     assert asked["capacityProviderStrategy"] == [{"capacityProvider": "FARGATE", "weight": 1}]
     assert "launchType" not in asked
+    assert "enableExecuteCommand" not in asked
+    commanded = order.request(replace(one, execute_command=True), "podbridge", settings)
+    assert commanded == asked | {"enableExecuteCommand": True}
     other = one.again("other", 3000.0, subnet=1)
     subnets = [
         order.request(each, "podbridge", settings)["networkConfiguration"]["awsvpcConfiguration"][

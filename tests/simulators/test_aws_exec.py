@@ -7,6 +7,7 @@ import json
 import struct
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -134,6 +135,40 @@ async def test_a_client_ends_its_session(cloud: Cloud, task: str) -> None:
         await client.run()
         await session.close()
     assert socket.closed
+
+
+def _runs(process: str) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_session_is_terminated(cloud: Cloud, tmp_path: Path, leaves: bool) -> None:
+    """A client that only goes leaves its command running."""
+    ecs = Ecs(cloud)
+    role = "arn:aws:iam::123456789012:role/task"
+    definition = ecs.define(shell("sleep 1000"), taskRoleArn=role)
+    arn = ecs.run(definition, enableExecuteCommand=True)["tasks"][0]["taskArn"]
+    ecs.when(arn, "RUNNING")
+    command = f"sh -c 'echo $$ >{tmp_path}/pid; echo up; exec sleep 1000'"
+    answer = ecs.client.execute_command(cluster="main", task=arn, interactive=True, command=command)
+    async with asyncio.timeout(PATIENCE):
+        session, socket = await _session(answer)
+        client = Client(socket)
+        await client.run(until_output=b"up")
+        process = (tmp_path / "pid").read_text().strip()
+        if leaves:
+            await session.close()
+        assert _runs(process)
+        id_ = answer["session"]["sessionId"]
+        assert cloud.client("ssm").terminate_session(SessionId=id_)["SessionId"] == id_
+        if not leaves:
+            await client.run()
+            assert client.closed["Output"] == ""
+        until(lambda: not _runs(process))
+        await session.close()
+    # Again, or one that never was: nothing to do.
+    cloud.client("ssm").terminate_session(SessionId=id_)
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ class Account:
         self.logs = Logs(self.place, clock, self.faults.of_page)
         self.s3 = S3(self.place, clock)
         self.secrets = SecretsManager(self.place, clock)
-        self.ssm = Ssm(self.place, clock)
+        self.ssm = Ssm(self.place, clock, self._terminated)
         self.sqs = Sqs(self.place, clock, base)
         self.events = Events(self.place, clock, self.sqs.deliver)
         everything: Sequence[Service] = (
@@ -88,7 +88,11 @@ class Account:
 
     async def close(self) -> None:
         """Ends all tasks."""
+        await self.ecs.commands.sessions.close()
         await self.ecs.tasks.close()
+
+    def _terminated(self, session: str) -> None:
+        self.ecs.commands.sessions.terminate(session)
 
     def _changed(self, task: Task) -> None:
         self.ledger.task(task)

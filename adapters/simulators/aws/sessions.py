@@ -1,6 +1,7 @@
 """Sessions of ExecuteCommand: a terminal in a container, over Session Manager's WebSocket.
 
 The exit code does not travel: with AWS neither. What is sent is not sent again, since it arrives.
+A client that goes leaves its command running, until the session is terminated or idle for too long.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ PATH = "/v1/data-channel/"
 AGENT = "3.3.0.0"
 _OPENING = 30.0
 """Seconds that a client may take to say its token, and to answer the handshake."""
+_IDLE = 20 * 60.0
+"""Seconds of AWS's after which a session ends that nobody uses ("ECS Exec": the idle timeout)."""
 
 Opening = Callable[[], Awaitable[Channel]]
 """Starts the command; BridgeError."""
@@ -60,6 +63,21 @@ class Sessions:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._wanted: dict[str, Wanted] = {}
+        self._terminated: dict[str, asyncio.Event] = {}
+        """Of those that were joined and have not ended."""
+        self._left: set[asyncio.Task[None]] = set()
+
+    def terminate(self, id_: str) -> None:
+        """Ends a session, and its command; one that has ended or never was: nothing to do."""
+        self._wanted.pop(id_, None)
+        if (terminated := self._terminated.get(id_)) is not None:
+            terminated.set()
+
+    async def close(self) -> None:
+        """Ends the commands that their clients have left."""
+        for one in self._left:
+            one.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
 
     def offer(self, opening: Opening, base: str) -> Json:
         """A new one, as ExecuteCommand answers it."""
@@ -76,15 +94,34 @@ class Sessions:
             return web.Response(status=404)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
+        terminated = self._terminated[id_] = asyncio.Event()
+        session = _Session(socket, wanted.opening, id_, self._clock, terminated)
         try:
             async with asyncio.timeout(_OPENING):
                 await _admit(socket, wanted.token)
-            await _Session(socket, wanted.opening, id_, self._clock).run()
+            await session.run()
         except (TimeoutError, PermissionError, Malformed) as error:
             await socket.close(code=1008, message=str(error).encode()[:100])
         finally:
+            left = asyncio.create_task(self._end(id_, session, terminated), name=f"{id_} end")
+            self._left.add(left)
+            left.add_done_callback(self._left.discard)
             await socket.close()
         return socket
+
+    async def _end(self, id_: str, session: _Session, terminated: asyncio.Event) -> None:
+        try:
+            if session.goes_on:
+                idle = asyncio.create_task(self._clock.sleep(_IDLE), name=f"{id_} idle")
+                ended = asyncio.create_task(terminated.wait(), name=f"{id_} terminated")
+                try:
+                    await asyncio.wait({idle, ended}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    idle.cancel()
+                    ended.cancel()
+        finally:
+            del self._terminated[id_]
+            await session.close()
 
 
 async def _admit(socket: web.WebSocketResponse, token: str) -> None:
@@ -101,7 +138,12 @@ class _Session:
     """One client and one command."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, opening: Opening, id_: str, clock: Clock
+        self,
+        socket: web.WebSocketResponse,
+        opening: Opening,
+        id_: str,
+        clock: Clock,
+        terminated: asyncio.Event,
     ) -> None:
         self._socket = socket
         self._opening = opening
@@ -111,6 +153,7 @@ class _Session:
         self._expected = 0
         self._early: dict[int, Message] = {}
         self._ready = asyncio.Event()
+        self._terminated = terminated
         self._over = False
         self._opened = asyncio.Event()
         self._channel: Channel | None = None
@@ -126,19 +169,32 @@ class _Session:
         await self._send(Payload.HANDSHAKE_REQUEST, json.dumps(request).encode())
         receiving = asyncio.create_task(self._receive(), name=f"{self._id} in")
         writing = asyncio.create_task(self._command(), name=f"{self._id} out")
+        ending = asyncio.create_task(self._terminated.wait(), name=f"{self._id} terminated")
+        parts = {receiving, writing, ending}
         try:
-            await asyncio.wait({receiving, writing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in (receiving, writing):
+            for one in parts:
                 one.cancel()
-            results = await asyncio.gather(receiving, writing, return_exceptions=True)
-            if self._channel is not None:
-                await self._channel.close()
+            results = await asyncio.gather(*parts, return_exceptions=True)
+        if self._terminated.is_set() and not self._over:
+            self._over = True
+            await self._close("")
         for result in results:
             if isinstance(result, Malformed):
                 raise result
             if isinstance(result, Exception):
                 _logger.warning("session %s ended early: %r", self._id, result)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its command runs on without a client."""
+        return self._channel is not None and not self._over
+
+    async def close(self) -> None:
+        """Ends its command."""
+        if self._channel is not None:
+            await self._channel.close()
 
     async def _command(self) -> None:
         async with asyncio.timeout(_OPENING):
@@ -150,8 +206,10 @@ class _Session:
             self._opened.set()
             while piece := (await self._channel.read())[1]:
                 await self._send(Payload.OUTPUT, piece)
+            self._over = True
             await self._close("")
         except BridgeError as error:
+            self._over = True
             await self._close(error.message)
 
     async def _receive(self) -> None:

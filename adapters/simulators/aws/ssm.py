@@ -1,8 +1,8 @@
-"""Systems Manager, as far as parameters are read and written."""
+"""Systems Manager, as far as parameters are read and written, and sessions terminated."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -39,8 +39,10 @@ class Ssm:
     name: ClassVar[str] = "ssm"
     invalid: ClassVar[str] = "ValidationException"
 
-    def __init__(self, place: Place, clock: Clock) -> None:
+    def __init__(self, place: Place, clock: Clock, terminate: Callable[[str], None]) -> None:
+        """`terminate` ends a session by its ID."""
         self._place = place
+        self._terminate = terminate
         self._clock = clock
         self._parameters: dict[str, Parameter] = {}
 
@@ -53,6 +55,7 @@ class Ssm:
             "GetParameter": self._get,
             "GetParameters": self._get_some,
             "PutParameter": self._put,
+            "TerminateSession": self._terminate_session,
         }
 
     def value(self, name: str) -> str:
@@ -128,3 +131,7 @@ class Ssm:
         missing = [name for name in given["Names"] if name not in gone]
         answer: Json = {"DeletedParameters": gone} if gone else {}
         return {**answer, **({"InvalidParameters": missing} if missing else {})}
+
+    def _terminate_session(self, given: Json) -> Json:
+        self._terminate(given["SessionId"])
+        return {"SessionId": given["SessionId"]}

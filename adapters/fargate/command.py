@@ -1,0 +1,316 @@
+"""Commands in containers through ECS ExecuteCommand, for pods that no tunnel reaches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from adapters.fargate import session, wrapper
+from adapters.fargate.clients import Clients
+from adapters.fargate.names import Json
+from adapters.fargate.session import Bell, Session
+from adapters.fargate.tasks import Tasks
+from bridge.adapter import Size
+from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported
+
+_log = logging.getLogger(__name__)
+
+_AGENT = "ExecuteCommandAgent"
+"""The name of what AWS puts into a container that takes commands."""
+_COMING, _LOOK = 30.0, 0.5
+"""Seconds for which an agent that has not begun is waited for, and between looks."""
+_BEGINS = 60.0
+"""Seconds in which a command has to begin: agents wait for one themselves before they read."""
+_LEAVES = 5.0
+"""Seconds in which a session whose command is over has to end by itself."""
+_TERMINATES = 15.0
+"""Seconds for which somebody who lets go waits for AWS to end a session."""
+_PIECE, _ROOM = 32 * 1024, 64 * 1024
+"""Bytes that are given out at once, and kept for whoever reads."""
+_NO_SHELL = re.compile(r"executable file not found|no such file or directory", re.I)
+_WORDS = 512
+_LACKS_SHELL = "the image has no sh, which exec without a tunnel takes"
+
+
+class Commands:
+    """Starts commands in one cluster's tasks."""
+
+    def __init__(self, clients: Clients, tasks: Tasks, cluster: str) -> None:
+        self._clients = clients
+        self._tasks = tasks
+        self._cluster = cluster
+        self._open: set[Command] = set()
+
+    async def close(self) -> None:
+        """Ends those that still run."""
+        await asyncio.gather(*(one.close() for one in list(self._open)), return_exceptions=True)
+
+    async def start(
+        self, arn: str, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Command:
+        """Starts one. NotFound: the container does not run; Invalid: it cannot be started;
+        Unsupported: there it never can; Unavailable, Unauthorized."""
+        word = secrets.token_hex(16)
+        asked = wrapper.wrapped(command, word, stdin=stdin, tty=tty)
+        await self._agent(arn, container)
+        answer = await self._clients.call(
+            "ecs", "execute_command", cluster=self._cluster, task=arn, container=container,
+            command=asked, interactive=True,
+        )  # fmt: skip
+        said = answer["session"]
+        try:
+            opened = await session.connect(said["streamUrl"], said["tokenValue"])
+        except BaseException:
+            await self._terminate(said["sessionId"])
+            raise
+        parser = (wrapper.Terminal if tty else wrapper.Pipes)(wrapper.marked(word, stdin=stdin))
+        made = Command(
+            opened,
+            parser,
+            partial(self._terminate, said["sessionId"]),
+            self._open.discard,
+            name=command[0],
+            stdin=stdin,
+            tty=tty,
+        )
+        self._open.add(made)
+        try:
+            await made.begin()
+        except BaseException:
+            await made.close()
+            raise
+        return made
+
+    async def _agent(self, arn: str, container: str) -> None:
+        """Waits until the container can take commands."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _COMING
+        while True:
+            task = (await self._tasks.describe([arn])).get(arn) or {}
+            here = [one for one in task.get("containers") or () if one["name"] == container]
+            if not here or here[0].get("lastStatus") != "RUNNING":
+                raise NotFound(f"{container} does not run")
+            if not task.get("enableExecuteCommand", True):
+                raise Unsupported("its task was launched without ExecuteCommand")
+            agent = _agent(here[0])
+            status = agent.get("lastStatus", "RUNNING")
+            if status == "RUNNING":
+                return
+            if status == "STOPPED" or loop.time() > until:
+                words = str(agent.get("reason") or f"it is {status}")[:_WORDS]
+                raise Unavailable(f"the agent that would start commands does not run: {words}")
+            await asyncio.sleep(_LOOK)
+
+    async def _terminate(self, identifier: str) -> None:
+        """Has AWS end a session, and with it what runs in it."""
+        words = f"no answer within {_TERMINATES:.0f} seconds"
+        try:
+            async with asyncio.timeout(_TERMINATES):
+                await self._clients.call("ssm", "terminate_session", SessionId=identifier)
+            return
+        except BridgeError as error:
+            words = error.message
+        except TimeoutError:
+            pass
+        _log.warning("session %s may go on until it is idle: %s", identifier, words)
+
+
+def _agent(container: Json) -> Json:
+    agents = container.get("managedAgents") or ()
+    return next((one for one in agents if one.get("name") == _AGENT), {})
+
+
+class Command:
+    """A command as `bridge.adapter.Channel`."""
+
+    def __init__(
+        self,
+        opened: Session,
+        parser: wrapper.Terminal | wrapper.Pipes,
+        terminate: Callable[[], Awaitable[None]],
+        closed: Callable[[Command], None],
+        *,
+        name: str,
+        stdin: bool,
+        tty: bool,
+    ) -> None:
+        self._session = opened
+        self._parser = parser
+        self._terminate = terminate
+        self._tell_closed = closed
+        self._name = name
+        self._tty = tty
+        self._bell = Bell()
+        self._output: deque[tuple[str, bytes]] = deque()
+        self._waiting = 0
+        self._begun = False
+        self._code: int | None = None
+        self._over = False
+        """Its last byte has come, and its exit code."""
+        self._failure: BridgeError | None = None
+        self._ended = asyncio.Event()
+        """`read` gives nothing more."""
+        self._typing = asyncio.Lock()
+        self._untaken = 0
+        """Lines of stdin on their way."""
+        self._input_is_over = not stdin
+        self._closed = False
+        self._tasks = [asyncio.create_task(self._pump(), name="command by ExecuteCommand")]
+
+    async def begin(self) -> None:
+        """Returns when the command runs. Invalid: it cannot be started; Unavailable."""
+        try:
+            async with asyncio.timeout(_BEGINS):
+                await self._bell.until(lambda: self._begun or self._failure is not None)
+        except TimeoutError:
+            words = f"the command has not begun within {_BEGINS:.0f} seconds"
+            raise Unavailable(words) from None
+        if self._failure is not None and not self._begun:
+            raise self._failure
+
+    async def read(self) -> tuple[str, bytes]:
+        """The next bytes. Unavailable."""
+        await self._bell.until(
+            lambda: bool(self._output or self._over or self._failure) or self._closed
+        )
+        if self._output and not self._closed:
+            stream, data = self._output.popleft()
+            if len(data) > _PIECE:
+                self._output.appendleft((stream, data[_PIECE:]))
+            self._waiting -= len(data[:_PIECE])
+            self._bell.ring()
+            return stream, data[:_PIECE]
+        self._ended.set()
+        if not self._over:
+            raise self._failure or _closed()
+        return "", b""
+
+    async def _pump(self) -> None:
+        """Takes what the session gives."""
+        try:
+            while not self._over:
+                await self._bell.until(lambda: self._waiting < _ROOM)
+                data = await self._session.read()
+                if not data:
+                    raise self._gone()
+                for one in self._parser.feed(data):
+                    self._take(one)
+                self._bell.ring()
+        except BridgeError as error:
+            self._failure = error
+        finally:
+            self._bell.ring()
+
+    def _take(self, one: wrapper.Word) -> None:
+        match one:
+            case wrapper.Output(stream, written):
+                self._output.append((stream, written))
+                self._waiting += len(written)
+            case wrapper.Taken():
+                self._untaken -= 1
+            case wrapper.Begun():
+                self._begun = True
+            case wrapper.Lacks(what):
+                raise Invalid(_lacks(what, self._name))
+            case wrapper.Ended(code):
+                self._code = code
+                if not self._tty and not self._input_is_over:
+                    self._tell(wrapper.INPUT_ENDS)
+                self._input_is_over = True
+            case wrapper.Over():
+                self._over = True
+                self._tell(wrapper.END)
+
+    def _gone(self) -> BridgeError:
+        """Why the session has ended before the command."""
+        words = self._session.words or self._parser.noise.decode(errors="replace")
+        words = " ".join(words.split())[:_WORDS]
+        if not self._begun and _NO_SHELL.search(words):
+            return Invalid(f"{_LACKS_SHELL}: {words}")
+        return Unavailable("the session has ended before the command" + (words and f": {words}"))
+
+    def _tell(self, line: bytes) -> None:
+        """Types a line behind all that is being typed; whoever reads does not wait for it."""
+
+        async def tell() -> None:
+            with suppress(BridgeError):
+                async with self._typing:
+                    await self._session.write(line)
+
+        self._tasks.append(asyncio.create_task(tell(), name="last words to a session"))
+
+    async def write(self, data: bytes) -> None:
+        """Bytes for stdin; dropped where nobody reads them any more. Unavailable."""
+        self._require_open()
+        async with self._typing:
+            for one in [data] if self._tty else wrapper.input_lines(data):
+                if not self._tty:
+                    await self._bell.until(lambda: self._untaken < wrapper.LINES or self._is_deaf)
+                if self._is_deaf:
+                    break
+                self._untaken += 1
+                await self._session.write(one)
+        self._require_open()
+
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether no more is typed."""
+        return self._input_is_over or self._closed or self._failure is not None
+
+    async def close_input(self) -> None:
+        """No more stdin. A terminal has no such end: there it is a key, as people press it."""
+        if self._tty or self._input_is_over:
+            return
+        async with self._typing:
+            if not self._is_deaf:
+                self._input_is_over = True
+                await self._session.write(wrapper.INPUT_ENDS)
+
+    async def resize(self, size: Size) -> None:
+        """The terminal's size has changed; nothing to do where there is none. Unavailable."""
+        if self._tty and not self._over:
+            await self._session.resize(size)
+
+    async def wait(self) -> int:
+        """The exit code, once `read` has come to the end. Unavailable."""
+        await self._ended.wait()
+        if not self._over or self._code is None:
+            raise self._failure or _closed()
+        return self._code
+
+    async def close(self) -> None:
+        """Ends the session, and a command that still runs."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ended.set()
+        self._bell.ring()
+        try:
+            if not (self._over and await self._session.ended(_LEAVES)):
+                await self._terminate()
+        finally:
+            for one in self._tasks:
+                one.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._session.close()
+            self._tell_closed(self)
+
+    def _require_open(self) -> None:
+        if self._closed or self._failure is not None:
+            raise self._failure or _closed()
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the channel was closed")
+
+
+def _lacks(what: str, name: str) -> str:
+    if what == "command":
+        return f'the command cannot be started: there is no program "{name}" that can be run'
+    return f"the image has no {what}, which exec without a tunnel takes where there is no terminal"
