@@ -87,11 +87,8 @@ class Launcher:
     async def _find_out(self, pod: Pod, order: Order) -> None:
         """Whether a RunTask that nobody answered has launched a task. Unavailable: it is too soon
         to say."""
-        if await self._adopt(pod, order) or pod.unused == order.token:
-            return
-        if self._clock() < max(pod.asked_at, order.asked_at) + _SEEN:
+        if not await self._adopt(pod, order) and pod.unused != order.token:
             raise Unavailable("nobody knows yet whether its task was launched")
-        pod.unused = order.token
 
     async def close(self) -> None:
         """Ends what is under way. What runs goes on running."""
@@ -172,19 +169,25 @@ class Launcher:
         for _ in kept.order.subnets:
             if pod.halt.is_set():
                 break
+            is_first = pod.unused == kept.order.token
             try:
                 await self._ask(pod, kept.order)
                 return True
-            except OutOfCapacity as error:
+            except (Ambiguous, Conflict):
+                pod.doubted_at = self._clock()
+                raise
+            except BridgeError as error:
+                if not is_first:
+                    # This call came to nothing. The one before it may have launched a task.
+                    raise
+                # It was refused as a whole: no task can come of that token.
+                pod.unused = kept.order.token
+                following = kept.order.subnet + isinstance(error, OutOfCapacity)
+                kept = await self._renew(pod, kept, subnet=following)
+                if not isinstance(error, OutOfCapacity):
+                    raise
                 # The next subnet may be in a zone that has room.
                 self._wait(pod, error.kind, error.message)
-                kept = await self._renew(pod, kept, subnet=kept.order.subnet + 1)
-            except (Ambiguous, Conflict):
-                raise
-            except BridgeError:
-                # It was refused as a whole: no task can come of that token.
-                await self._renew(pod, kept, subnet=kept.order.subnet)
-                raise
         return False
 
     async def _ordered(self, pod: Pod) -> Kept:
@@ -198,6 +201,7 @@ class Launcher:
             kept = await self._store.read(pod.mark)
             if kept is None:
                 raise Unavailable("its order has come and gone")
+            pod.doubted_at = self._clock()
         pod.kept = kept
         return kept
 
@@ -212,11 +216,13 @@ class Launcher:
             if found is None:
                 raise Unavailable("its order is gone") from None
             changed = found
+            pod.doubted_at = self._clock()
         pod.kept = changed
         return changed
 
     async def _adopt(self, pod: Pod, order: Order) -> bool:
-        """Whether the task of an earlier try, or of another provider, is there, or was."""
+        """Whether the task of an earlier try, or of another provider, is there, or was. The token is
+        unused once that is sure not to be so."""
         if pod.task is not None:
             return True
         if order.end is not None:
@@ -230,6 +236,11 @@ class Launcher:
             pod.learn(task)
             pod.seen = True
             return True
+        if self._clock() < max(pod.doubted_at, order.asked_at) + _SEEN:
+            return False
+        if await self._adopt_stopped(pod, order):
+            return True
+        pod.unused = order.token
         return False
 
     async def _adopt_stopped(self, pod: Pod, order: Order) -> bool:
@@ -246,7 +257,6 @@ class Launcher:
         """RunTask. OutOfCapacity names the subnet."""
         subnet = order.subnets[order.subnet % len(order.subnets)]
         pod.unused = ""
-        pod.asked_at = self._clock()
         try:
             answer = await self._tasks.run(request(order, self._owner, self._settings(order)))
         except OutOfCapacity as error:

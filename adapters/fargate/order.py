@@ -8,7 +8,7 @@ asked for, and that a pod whose order is gone was deleted. Pure.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from adapters.fargate import names
 from adapters.fargate.names import Json
@@ -16,6 +16,8 @@ from bridge.errors import Invalid
 from bridge.workload import Identity
 
 _VERSION = 1
+_LATER = frozenset({"execute_command"})
+"""Fields that orders of that version have not always had."""
 SAFE = 50 * 60.0
 """Seconds for which a token is sure to be known: it is forgotten an hour after its task's end."""
 
@@ -78,7 +80,12 @@ class Order:
 
 def dump(order: Order) -> bytes:
     """The object's content."""
-    return json.dumps({"version": _VERSION, **asdict(order)}, separators=(",", ":")).encode()
+    said = {"version": _VERSION, **asdict(order)}
+    for one in fields(order):
+        # What a provider of an earlier version does not know is told where it matters alone.
+        if one.name in _LATER and said[one.name] == one.default:
+            del said[one.name]
+    return json.dumps(said, separators=(",", ":")).encode()
 
 
 def load(content: bytes) -> Order:
@@ -91,7 +98,9 @@ def load(content: bytes) -> Order:
         said["containers"] = tuple(Made(**one) for one in said["containers"])
         for name in ("overrides", "subnets", "security_groups", "payloads", "logins", "dead"):
             said[name] = tuple(said[name])
-        return Order(**said)
+        # A provider of a later version may say more.
+        known = {one.name for one in fields(Order)}
+        return Order(**{name: value for name, value in said.items() if name in known})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Invalid(f"an order makes no sense: {error!r}") from None
 

@@ -34,8 +34,9 @@ class Pod:
     kept: Kept | None = None
     unused: str = ""
     """A token with which nothing was asked for yet, or nothing came of it."""
-    asked_at: float = 0.0
-    """When RunTask was called here last."""
+    doubted_at: float = 0.0
+    """When RunTask may have been called last with nobody here to hear its answer: ours was lost, or
+    the order is another provider's."""
     arn: str = ""
     task: Json | None = None
     """As ECS told of it last."""

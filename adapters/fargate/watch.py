@@ -19,11 +19,11 @@ from adapters.fargate.logins import Logins
 from adapters.fargate.names import Json, task_id
 from adapters.fargate.options import Options
 from adapters.fargate.pods import Pod, Pods
-from adapters.fargate.store import Store
+from adapters.fargate.store import Kept, Store
 from adapters.fargate.tasks import Tasks
 from bridge.adapter import Rate
 from bridge.bucket import Bucket
-from bridge.errors import BridgeError, NotFound
+from bridge.errors import BridgeError, Invalid, NotFound
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ class Watch:
         self._logins = logins
         self._clock = clock
         self._foreign: set[str] = set()
+        self._unreadable: set[str] = set()
+        """Marks whose orders nobody here can read: their tasks are left alone."""
         """Tasks that are not ours, or of pods that are gone."""
         self._strays: set[str] = set()
         """Tasks with our mark that were found without an order once."""
@@ -289,26 +291,37 @@ class Watch:
             began = self._clock()
             # Orders first: one that is gone in between is of a pod that is gone.
             marks = await self._store.marks()
-            await self._learn_orders(marks)
+            await self._learn_orders(marks, began)
             await self._learn_tasks(await self._tasks.all())
             if self.acts and any(self._is_orphan(pod) for pod in self._pods):
                 await self._drain()
             self._forget_deleted(marks, began)
             self._discovered_at = began
 
-    async def _learn_orders(self, marks: set[str]) -> None:
+    async def _learn_orders(self, marks: set[str], began: float) -> None:
         unknown = [one for one in marks if (pod := self._pods.get(one)) is None or not pod.kept]
+        self._unreadable &= marks
         for mark, kept in zip(
-            unknown, await asyncio.gather(*map(self._store.read, unknown)), strict=True
+            unknown, await asyncio.gather(*map(self._read, unknown)), strict=True
         ):
             if kept is None:
                 continue
             pod = self._pods.add(Pod(kept.order.identity, kept.order.containers))
             if pod.kept is None and pod.launch is None:
-                pod.kept = kept
+                pod.kept, pod.doubted_at = kept, began
                 if kept.order.end is not None:
                     self._learn(pod, observe.from_event(kept.order.end))
             self._logins.used(kept.order.logins, mark)
+
+    async def _read(self, mark: str) -> Kept | None:
+        """An order; None: it is gone, or nobody here can read it, and all others go on."""
+        try:
+            return await self._store.read(mark)
+        except Invalid as error:
+            if mark not in self._unreadable:
+                _log.warning("%s: %s", mark, error)
+            self._unreadable.add(mark)
+            return None
 
     async def _learn_tasks(self, arns: set[str]) -> None:
         known = {pod.arn for pod in self._pods}
@@ -325,7 +338,7 @@ class Watch:
         if pod is None or pod.kept is None or pod.kept.order.nonce != nonce:
             if not mark or (pod is not None and pod.kept is not None):
                 self._foreign.add(arn)
-            elif not observe.is_stopped(task):
+            elif not observe.is_stopped(task) and mark not in self._unreadable:
                 self._stray(arn)
         elif pod.launch is None and pod.task is None and task_id(arn) not in pod.kept.order.dead:
             self._learn(pod, task)

@@ -15,7 +15,7 @@ from contract import container, exit_of, find, identity, is_running, log, until,
 from fargate_kit import Cloud, FargateBench, HelpedBench, helper  # noqa: F401 - a fixture
 from support.channels import PATIENCE, soon
 
-from adapters.fargate import Adapter
+from adapters.fargate import Adapter, names
 from adapters.simulators.aws import Settings
 from bridge.errors import BridgeError
 from bridge.workload import EnvVar, HelperUse, Observed, PullCredential, Waiting, Workload
@@ -63,6 +63,43 @@ async def test_a_lost_answer_is_looked_up(bench: FargateBench, tmp_path: Path) -
     assert (await exit_of(adapter, pod.identity)).code == 3
     assert (tmp_path / "ran").read_text() == "ran\n"
     assert len(await adapter._tasks.all()) == 1
+
+
+async def test_a_refusal_says_nothing_of_the_call_before_it(
+    bench: FargateBench, tmp_path: Path
+) -> None:
+    """That one's answer was lost, and no list has its task yet."""
+    adapter = await bench.adapter()
+    # Some seconds for whoever waits: longer than the next two calls take.
+    await bench.cloud.fault("stale", seconds=800.0, times=1)
+    await bench.cloud.fault("lost", action="RunTask", times=1)
+    pod = once(tmp_path / "ran", 3)
+    await adapter.run(pod)
+
+    async def ran() -> bool:
+        return (tmp_path / "ran").exists()
+
+    await soon(ran)
+    await bench.cloud.fault("throttle", action="RunTask", times=1)
+    assert (await exit_of(adapter, pod.identity)).code == 3
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+async def test_an_order_that_nobody_can_read_holds_up_no_other(
+    bench: FargateBench,
+) -> None:
+    first = await bench.adapter()
+    other, pod = bench.endless(), bench.endless()
+    for one in (other, pod):
+        await bench.launch(first, one)
+        await until(first, one.identity, is_running)
+    mark = first._pods.of(other.identity).mark
+    await first._store._put(names.order_key(first._options.owner, mark), b"{")
+    await first.close()
+    again = await bench.adapter(discover=0.0)
+    for _ in range(3):
+        assert [one.identity.uid for one in await again.list()] == [pod.identity.uid]
+    assert len(await again._tasks._listed(desiredStatus="RUNNING")) == 2
 
 
 async def test_a_lost_answer_of_a_task_that_never_started(

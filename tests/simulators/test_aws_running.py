@@ -49,7 +49,10 @@ async def backend(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     return made
 
 
-async def test_a_list_that_is_older_than_an_event_takes_nothing_back(backend: Scripted) -> None:
+@pytest.mark.parametrize("older", [task(Running(1.0)), Observed(WHO, ())])
+async def test_a_list_that_is_older_than_an_event_takes_nothing_back(
+    backend: Scripted, older: Observed
+) -> None:
     runner: Any = running.Runner("null")
     await runner.open()
     heard = asyncio.Queue[None]()
@@ -57,7 +60,7 @@ async def test_a_list_that_is_older_than_an_event_takes_nothing_back(backend: Sc
     await backend.asked.acquire()
     await backend.told.put(task(Exit(3, 2.0)))
     await heard.get()
-    await backend.lists.put([task(Running(1.0))])
+    await backend.lists.put([older])
     await backend.asked.acquire()
     assert isinstance(runner.state("a", "main").state, Exit)
     # Of ends the later one counts.
@@ -82,7 +85,7 @@ def test_a_task_of_which_the_simulator_loses_its_way_ends_all_the_same(
     try:
         cloud.client("logs").create_log_group(logGroupName="work")
         ecs = Ecs(cloud)
-        task = ecs.start(container("sleep", "1000", logConfiguration=awslogs()))
+        task = ecs.start(container("sleep", "0.1", logConfiguration=awslogs()))
         (ended,) = ecs.end(task)["containers"]
         assert ended["reason"] == "The simulator made a mistake: ZeroDivisionError()"
         assert ["ZeroDivisionError" in one for one in cloud.simulator.broken] == [True]

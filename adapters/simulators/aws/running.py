@@ -241,12 +241,13 @@ class Runner:
 def _further(seen: Observed, observed: Observed) -> Observed:
     """What is seen now, but that no container goes back: it runs once, and what says otherwise was
     seen before and told late."""
-    containers = []
+    containers = {one.name: one for one in seen.containers}
     for one in observed.containers:
-        before = seen.container(one.name)
-        goes_back = before is not None and _stage(before.state) > _stage(one.state)
-        containers.append(before if before is not None and goes_back else one)
-    return replace(observed, containers=tuple(containers))
+        before = containers.get(one.name)
+        if before is None or _stage(one.state) >= _stage(before.state):
+            containers[one.name] = one
+    addresses = observed.pod_ips or seen.pod_ips
+    return replace(observed, containers=tuple(containers.values()), pod_ips=addresses)
 
 
 def _stage(state: State) -> int:

@@ -142,13 +142,13 @@ class Containers:
         health = asyncio.create_task(checking, name=f"health {uid} {one.name}")
         try:
             await self._signal.until(lambda: isinstance(self._state(uid, one), Exit))
+            state = self._state(uid, one)
+            assert isinstance(state, Exit)
             # A task's last words are in CloudWatch Logs before it says that it has stopped.
             await logging
         finally:
             health.cancel()
             logging.cancel()
-        state = self._state(uid, one)
-        assert isinstance(state, Exit)
         self._end(one, *_ended(state))
 
     async def _log(self, one: ContainerRecord) -> None:
