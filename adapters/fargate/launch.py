@@ -221,8 +221,8 @@ class Launcher:
         return changed
 
     async def _adopt(self, pod: Pod, order: Order) -> bool:
-        """Whether the task of an earlier try, or of another provider, is there, or was. The token is
-        unused once that is sure not to be so."""
+        """Whether the task of an earlier try, or of another provider, is there, or was. Where that
+        is sure not to be so, the token is unused."""
         if pod.task is not None:
             return True
         if order.end is not None:

@@ -96,7 +96,7 @@ async def test_an_order_that_nobody_can_read_holds_up_no_other(
     mark = first._pods.of(other.identity).mark
     await first._store._put(names.order_key(first._options.owner, mark), b"{")
     await first.close()
-    again = await bench.adapter(discover=0.0)
+    again = await bench.adapter(discover=0.001)
     for _ in range(3):
         assert [one.identity.uid for one in await again.list()] == [pod.identity.uid]
     assert len(await again._tasks._listed(desiredStatus="RUNNING")) == 2
