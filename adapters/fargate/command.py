@@ -204,6 +204,9 @@ class Command:
                 self._bell.ring()
         except BridgeError as error:
             self._failure = error
+        except Exception:  # noqa: BLE001 - whoever reads would wait for ever
+            _log.exception("what came of a command by ExecuteCommand cannot be read")
+            self._failure = Unavailable("what came of the command cannot be read")
         finally:
             self._bell.ring()
 

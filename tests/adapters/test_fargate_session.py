@@ -20,6 +20,7 @@ from adapters.fargate.messages import (
     ACKNOWLEDGE,
     CLOSED,
     INPUT,
+    LONGEST,
     OUTPUT,
     PAUSE,
     START,
@@ -319,6 +320,39 @@ async def test_output_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
             await one.read()
 
 
+async def test_what_comes_too_early_is_kept_up_to_a_size() -> None:
+    """The rest is not acknowledged, and comes again."""
+    size = 32 * 1024
+    fits = session._AHEAD_ROOM // size
+
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        for sequence in range(3, 3 + 2 * fits):
+            await agent.output(sequence, b"%02d" % sequence * (size // 2))
+        await agent.output(2, b"at last")
+        await agent.acknowledges(1, *range(3, 3 + fits), 2)
+        for sequence in range(3 + fits, 3 + 2 * fits):
+            await agent.output(sequence, b"%02d" % sequence * (size // 2))
+        await agent.acknowledges(*range(3 + fits, 3 + 2 * fits))
+        await agent.close()
+
+    async with joined(script) as one:
+        wanted = b"".join(b"%02d" % at * (size // 2) for at in range(3, 3 + 2 * fits))
+        assert await _all(one) == b"at last" + wanted
+        assert (one._ahead, one._kept) == ({}, 0)
+
+
+async def test_a_message_that_no_agent_sends() -> None:
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        with suppress(ConnectionError):
+            await agent.output(2, bytes(LONGEST))
+
+    async with joined(script) as one:
+        with pytest.raises(Unavailable, match="was cut"):
+            await one.read()
+
+
 async def test_a_connection_without_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_PING", 0.1)
     monkeypatch.setattr(session, "_SILENCE", 0.2)
@@ -375,6 +409,27 @@ async def test_the_token_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> 
             with pytest.raises(Unavailable) as caught:
                 await one.read()
     assert TOKEN not in repr(caught.value) + repr(vars(one)) + caplog.text
+
+
+async def test_the_token_goes_to_no_other_address() -> None:
+    async def script(agent: Agent) -> None:
+        raise AssertionError
+
+    async with serving(script) as other:
+
+        async def lead(request: web.Request) -> web.Response:
+            raise web.HTTPTemporaryRedirect(other.replace("ws", "http", 1))
+
+        app = web.Application()
+        app.router.add_get("/session", lead)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            with pytest.raises(Unavailable, match="leads to another"):
+                await connect(f"ws://127.0.0.1:{runner.addresses[0][1]}/session", TOKEN)
+        finally:
+            await runner.cleanup()
 
 
 async def test_an_address_that_answers_something_else() -> None:
@@ -461,6 +516,34 @@ async def test_a_session_stays_until_its_last_word_was_heard() -> None:
         await one.begin()
         assert await drained(one) == (b"", b"", 3)
     assert done == ["closed"]
+
+
+async def test_a_code_that_is_none() -> None:
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        await agent.output(2, _mark("s") + _mark("x", "9" * 5000))
+
+    async with commanding(script) as (one, _):
+        with pytest.raises(Unavailable, match="how the command has ended"):
+            await one.read()
+
+
+async def test_a_fault_of_ours_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        await agent.output(2, _mark("s"))
+
+    def feed(self: wrapper.Pipes, data: bytes) -> Any:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(wrapper.Pipes, "feed", feed)
+    async with commanding(script) as (one, _):
+        for asked in (one.begin, one.read, one.wait):
+            with pytest.raises(Unavailable, match="cannot be read"):
+                await asked()
+    assert "unforeseen" in caplog.text
 
 
 async def test_a_channel_that_is_closed() -> None:
