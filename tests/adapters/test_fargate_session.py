@@ -8,19 +8,19 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
 from support.channels import PATIENCE, drained
 
-from adapters.fargate import session, wrapper
-from adapters.fargate.command import Command
+from adapters.fargate import command, session, wrapper
+from adapters.fargate.clients import Clients
+from adapters.fargate.command import Command, Commands
 from adapters.fargate.messages import (
     ACKNOWLEDGE,
     CLOSED,
     INPUT,
-    LONGEST,
     OUTPUT,
     PAUSE,
     START,
@@ -33,6 +33,7 @@ from adapters.fargate.messages import (
     said,
 )
 from adapters.fargate.session import Session, connect
+from adapters.fargate.tasks import Tasks
 from bridge.adapter import Size
 from bridge.errors import BridgeError, Invalid, Unavailable, Unsupported
 
@@ -346,7 +347,7 @@ async def test_a_message_that_no_agent_sends() -> None:
     async def script(agent: Agent) -> None:
         await agent.ready()
         with suppress(ConnectionError):
-            await agent.output(2, bytes(LONGEST))
+            await agent.output(2, bytes(64 * 1024))
 
     async with joined(script) as one:
         with pytest.raises(Unavailable, match="was cut"):
@@ -565,6 +566,105 @@ async def test_a_channel_that_is_closed() -> None:
         await one.close_input()
         await one.close()
     assert done == ["terminated", "closed"]
+
+
+async def test_a_close_that_is_cancelled_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_LEAVES", 0.1)
+
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        await agent.output(2, _mark("s") + _mark("x", "3") + b"do\r\nde\r\n" + _mark("z"))
+
+    async with commanding(script) as (one, done):
+        while (await one.read())[0]:
+            pass
+        closing = asyncio.create_task(one.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        # It never ends by itself.
+        await one.close()
+        assert done == ["terminated", "closed"]
+
+
+class Aws:
+    """What starts sessions, and answers when it is told to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.terminated: list[str] = []
+        self.made = Commands(cast(Clients, self), cast(Tasks, self), "cluster")
+
+    async def call(self, service: str, action: str, **given: Any) -> dict[str, Any]:
+        if action == "terminate_session":
+            self.terminated.append(given["SessionId"])
+            return {}
+        self.asked.set()
+        await self.answers.wait()
+        return {"session": {"sessionId": "one", "streamUrl": self.url, "tokenValue": TOKEN}}
+
+    def start(self) -> asyncio.Task[Command]:
+        agent = {"name": "ExecuteCommandAgent", "lastStatus": "RUNNING"}
+        main = {"name": "main", "lastStatus": "RUNNING", "managedAgents": [agent]}
+        return asyncio.create_task(
+            self.made.start(
+                "arn", "main", ["ls"], stdin=False, tty=False, known={"containers": [main]}
+            )
+        )
+
+
+async def _cancelled(starting: asyncio.Task[Command]) -> None:
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+
+async def test_a_session_whose_caller_is_gone_is_terminated() -> None:
+    before = asyncio.all_tasks()
+    # Nobody joins it.
+    aws = Aws("ws://127.0.0.1:9/")
+    starting = aws.start()
+    await aws.asked.wait()
+    await _cancelled(starting)
+    aws.answers.set()
+    await aws.made.close()
+    assert aws.terminated == ["one"]
+    assert asyncio.all_tasks() == before
+    with pytest.raises(Unavailable, match="closed"):
+        await aws.start()
+
+
+async def test_a_session_whose_caller_goes_while_it_is_joined() -> None:
+    joins = asyncio.Event()
+
+    async def script(agent: Agent) -> None:
+        joins.set()
+        await agent.ready()
+
+    async with serving(script) as url:
+        aws = Aws(url)
+        aws.answers.set()
+        starting = aws.start()
+        await joins.wait()
+        await _cancelled(starting)
+        await aws.made.close()
+    assert aws.terminated == ["one"]
+
+
+async def test_a_close_waits_for_what_is_on_its_way() -> None:
+    aws = Aws("ws://127.0.0.1:9/")
+    starting = aws.start()
+    await aws.asked.wait()
+    closing = asyncio.create_task(aws.made.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    aws.answers.set()
+    await closing
+    assert aws.terminated == ["one"]
+    with pytest.raises(Unavailable, match="closed"):
+        await starting
 
 
 async def test_nothing_is_left_behind() -> None:
