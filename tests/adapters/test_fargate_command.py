@@ -273,8 +273,14 @@ async def test_an_agent_that_is_known_to_run_is_not_looked_at(
     monkeypatch.setattr(adapter._commands, "_tasks", SimpleNamespace(describe=look))
     assert await drained(await one.exec("true")) == (b"", b"", 0)
     assert looks == 0
-    code = {"code": "TargetNotConnectedException", "status": 400}
-    await bench.cloud.fault("error", service="ecs", action="ExecuteCommand", times=1, **code)
+    refusals = [Unavailable("ecs:ExecuteCommand: TargetNotConnectedException")]
+
+    async def call(service: str, action: str, **given: Any) -> Any:
+        if action == "execute_command" and refusals:
+            raise refusals.pop()
+        return await adapter._clients.call(service, action, **given)
+
+    monkeypatch.setattr(adapter._commands, "_clients", SimpleNamespace(call=call))
     assert await drained(await one.exec("true")) == (b"", b"", 0)
     assert looks == 1
 
