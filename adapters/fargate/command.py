@@ -84,18 +84,21 @@ class Commands:
             raise _closed()
         gone = asyncio.Event()
 
+        def require_wanted() -> None:
+            if self._closed or gone.is_set():
+                raise _closed()
+
         async def join() -> Command:
             try:
                 said = await self._session(arn, container, asked)
             except Unavailable:
-                if not is_known or self._closed or gone.is_set():
+                if not is_known:
                     raise
                 # It was so once.
-                await self._agent(arn, container)
+                await self._agent(arn, container, require_wanted)
                 said = await self._session(arn, container, asked)
             try:
-                if self._closed or gone.is_set():
-                    raise _closed()
+                require_wanted()
                 opened = await session.connect(said["streamUrl"], said["tokenValue"])
             except BaseException:
                 await self._terminate(said["sessionId"])
@@ -139,11 +142,14 @@ class Commands:
         found: Json = answer["session"]
         return found
 
-    async def _agent(self, arn: str, container: str) -> None:
+    async def _agent(
+        self, arn: str, container: str, may_go_on: Callable[[], None] = lambda: None
+    ) -> None:
         """Waits until the container can take commands."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _COMING
         while True:
+            may_go_on()
             task = (await self._tasks.describe([arn])).get(arn) or {}
             here = [one for one in task.get("containers") or () if one["name"] == container]
             if not here or here[0].get("lastStatus") != "RUNNING":
@@ -153,6 +159,7 @@ class Commands:
             agent = _agent(here[0])
             status = agent.get("lastStatus", "RUNNING")
             if status == "RUNNING":
+                may_go_on()
                 return
             if status == "STOPPED" or loop.time() > until:
                 words = str(agent.get("reason") or f"it is {status}")[:_WORDS]
