@@ -256,7 +256,8 @@ class Adapter(Hosted):
             await self._watch.discover(now=True)
             pod = self._pods.of(identity)
         order = pod.kept.order if pod is not None and pod.kept is not None else None
-        if pod is None or order is None or not order.execute_command:
+        may = self._options.execute_command and order is not None and order.execute_command
+        if pod is None or not may:
             try:
                 return await super().exec(identity, container, command, stdin=stdin, tty=tty)
             except Unsupported as error:
@@ -265,7 +266,9 @@ class Adapter(Hosted):
         state = shown.container(container) if shown is not None else None
         if state is None or isinstance(state.state, Exit) or not pod.arn:
             raise NotFound(f"{container} does not run")
-        return await self._commands.start(pod.arn, container, command, stdin=stdin, tty=tty)
+        return await self._commands.start(
+            pod.arn, container, command, stdin=stdin, tty=tty, known=pod.task
+        )
 
     def _no_commands(self, order: Order | None, words: str) -> str:
         """Why a pod that no tunnel reaches takes no commands through ECS either."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from adapters.fargate import session, wrapper
 from adapters.fargate.clients import Clients
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _AGENT = "ExecuteCommandAgent"
 """The name of what AWS puts into a container that takes commands."""
-_COMING, _LOOK = 30.0, 0.5
+_COMING, _LOOK = 30.0, 2.0
 """Seconds for which an agent that has not begun is waited for, and between looks."""
 _BEGINS = 60.0
 """Seconds in which a command has to begin: agents wait for one themselves before they read."""
@@ -46,52 +47,109 @@ class Commands:
         self._tasks = tasks
         self._cluster = cluster
         self._open: set[Command] = set()
+        self._joining: set[asyncio.Task[Command]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def close(self) -> None:
-        """Ends those that still run."""
-        await asyncio.gather(*(one.close() for one in list(self._open)), return_exceptions=True)
+        """Ends those that still run, and those on their way. No more are started."""
+        self._closed = True
+        while tasks := self._unfinished():
+            await asyncio.wait(tasks)
+
+    def _unfinished(self) -> set[asyncio.Task[Any]]:
+        ending = [one.ending() for one in list(self._open)]
+        return {one for one in (*ending, *self._joining, *self._leaving) if not one.done()}
 
     async def start(
-        self, arn: str, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+        self,
+        arn: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        stdin: bool,
+        tty: bool,
+        known: Json | None = None,
     ) -> Command:
         """Starts one. NotFound: the container does not run; Invalid: it cannot be started;
-        Unsupported: there it never can; Unavailable, Unauthorized."""
+        Unsupported: there it never can; Unavailable, Unauthorized.
+
+        `known`: the task as it was told of last."""
         word = secrets.token_hex(16)
         asked = wrapper.wrapped(command, word, stdin=stdin, tty=tty)
-        await self._agent(arn, container)
+        is_known = _takes_commands(known or {}, container)
+        if not is_known:
+            await self._agent(arn, container)
+        if self._closed:
+            raise _closed()
+        gone = asyncio.Event()
+
+        def require_wanted() -> None:
+            if self._closed or gone.is_set():
+                raise _closed()
+
+        async def join() -> Command:
+            try:
+                said = await self._session(arn, container, asked)
+            except Unavailable:
+                if not is_known:
+                    raise
+                # It was so once.
+                await self._agent(arn, container, require_wanted)
+                said = await self._session(arn, container, asked)
+            try:
+                require_wanted()
+                opened = await session.connect(said["streamUrl"], said["tokenValue"])
+            except BaseException:
+                await self._terminate(said["sessionId"])
+                raise
+            made = Command(
+                opened,
+                (wrapper.Terminal if tty else wrapper.Pipes)(wrapper.marked(word, stdin=stdin)),
+                partial(self._terminate, said["sessionId"]),
+                self._open.discard,
+                name=command[0],
+                stdin=stdin,
+                tty=tty,
+            )
+            self._open.add(made)
+            return made
+
+        # What AWS was asked for comes, whether or not its caller is still there.
+        joining = asyncio.create_task(join(), name="session of ExecuteCommand on its way")
+        self._joining.add(joining)
+        joining.add_done_callback(self._joining.discard)
+        try:
+            made = await asyncio.shield(joining)
+            await made.begin()
+        except asyncio.CancelledError:
+            gone.set()
+            leaving = asyncio.create_task(_leave(joining), name="leaving ExecuteCommand")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+            raise
+        except BaseException:
+            await _leave(joining)
+            raise
+        return made
+
+    async def _session(self, arn: str, container: str, asked: str) -> Json:
+        """What AWS says of a session for that command."""
         answer = await self._clients.call(
             "ecs", "execute_command", cluster=self._cluster, task=arn, container=container,
             command=asked, interactive=True,
         )  # fmt: skip
-        said = answer["session"]
-        try:
-            opened = await session.connect(said["streamUrl"], said["tokenValue"])
-        except BaseException:
-            await self._terminate(said["sessionId"])
-            raise
-        parser = (wrapper.Terminal if tty else wrapper.Pipes)(wrapper.marked(word, stdin=stdin))
-        made = Command(
-            opened,
-            parser,
-            partial(self._terminate, said["sessionId"]),
-            self._open.discard,
-            name=command[0],
-            stdin=stdin,
-            tty=tty,
-        )
-        self._open.add(made)
-        try:
-            await made.begin()
-        except BaseException:
-            await made.close()
-            raise
-        return made
+        found: Json = answer["session"]
+        return found
 
-    async def _agent(self, arn: str, container: str) -> None:
+    async def _agent(
+        self, arn: str, container: str, may_go_on: Callable[[], None] = lambda: None
+    ) -> None:
         """Waits until the container can take commands."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _COMING
         while True:
+            may_go_on()
             task = (await self._tasks.describe([arn])).get(arn) or {}
             here = [one for one in task.get("containers") or () if one["name"] == container]
             if not here or here[0].get("lastStatus") != "RUNNING":
@@ -101,6 +159,7 @@ class Commands:
             agent = _agent(here[0])
             status = agent.get("lastStatus", "RUNNING")
             if status == "RUNNING":
+                may_go_on()
                 return
             if status == "STOPPED" or loop.time() > until:
                 words = str(agent.get("reason") or f"it is {status}")[:_WORDS]
@@ -119,6 +178,25 @@ class Commands:
         except TimeoutError:
             pass
         _log.warning("session %s may go on until it is idle: %s", identifier, words)
+
+
+async def _leave(joining: asyncio.Task[Command]) -> None:
+    """Ends what nobody waits for any more."""
+    try:
+        made = await joining
+    except Exception:  # noqa: BLE001 - there is none; whoever waited for it was told why
+        return
+    await made.close()
+
+
+def _takes_commands(task: Json, container: str) -> bool:
+    """Whether ECS has said that it does."""
+    return any(
+        one["name"] == container
+        and one.get("lastStatus") == "RUNNING"
+        and _agent(one).get("lastStatus") == "RUNNING"
+        for one in task.get("containers") or ()
+    )
 
 
 def _agent(container: Json) -> Json:
@@ -161,6 +239,7 @@ class Command:
         """Lines of stdin on their way."""
         self._input_is_over = not stdin
         self._closed = False
+        self._ending: asyncio.Task[None] | None = None
         self._tasks = [asyncio.create_task(self._pump(), name="command by ExecuteCommand")]
 
     async def begin(self) -> None:
@@ -204,6 +283,9 @@ class Command:
                 self._bell.ring()
         except BridgeError as error:
             self._failure = error
+        except Exception:  # noqa: BLE001 - whoever reads would wait for ever
+            _log.exception("what came of a command by ExecuteCommand cannot be read")
+            self._failure = Unavailable("what came of the command cannot be read")
         finally:
             self._bell.ring()
 
@@ -285,12 +367,20 @@ class Command:
         return self._code
 
     async def close(self) -> None:
-        """Ends the session, and a command that still runs."""
-        if self._closed:
-            return
-        self._closed = True
-        self._ended.set()
-        self._bell.ring()
+        """Ends the session, and a command that still runs; goes on where the caller does not wait
+        for it."""
+        await asyncio.shield(self.ending())
+
+    def ending(self) -> asyncio.Task[None]:
+        """Begins to close, once."""
+        if self._ending is None:
+            self._closed = True
+            self._ended.set()
+            self._bell.ring()
+            self._ending = asyncio.create_task(self._end(), name="end of a command")
+        return self._ending
+
+    async def _end(self) -> None:
         try:
             if not (self._over and await self._session.ended(_LEAVES)):
                 await self._terminate()
@@ -298,8 +388,10 @@ class Command:
             for one in self._tasks:
                 one.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._session.close()
-            self._tell_closed(self)
+            try:
+                await self._session.close()
+            finally:
+                self._tell_closed(self)
 
     def _require_open(self) -> None:
         if self._closed or self._failure is not None:

@@ -29,7 +29,7 @@ CLOSED, START, PAUSE = "channel_closed", "start_publication", "pause_publication
 
 _HEADER = struct.Struct(">I32sIQqQ16s32sI")
 _LENGTH = struct.Struct(">I")
-LONGEST = 1024 * 1024
+LONGEST = 64 * 1024
 """Bytes of a message that are taken; an agent's have about 1,200."""
 _ALONE = 3
 """The flags of a message that is no part of a stream."""

@@ -238,16 +238,14 @@ _OF_TASK = (
     "createdAt", "pullStartedAt", "pullStoppedAt", "startedAt", "stoppingAt", "executionStoppedAt",
     "stoppedAt",
 )  # fmt: skip
+_OF_AGENT = ("name", "lastStatus")
 _OF_CONTAINER = ("name", "lastStatus", "exitCode", "reason", "runtimeId", "imageDigest")
 
 
 def slim(task: Mapping[str, Any]) -> Json:
     """What is used of a task. ECS tells several times as much, and there are thousands of them."""
     made = {name: _shared(task[name]) for name in _OF_TASK if name in task}
-    made["containers"] = [
-        {name: _shared(one[name]) for name in _OF_CONTAINER if name in one}
-        for one in task.get("containers") or ()
-    ]
+    made["containers"] = [_slim_container(one) for one in task.get("containers") or ()]
     made["attachments"] = [
         {
             "type": _shared(str(one.get("type"))),
@@ -259,6 +257,15 @@ def slim(task: Mapping[str, Any]) -> Json:
         }
         for one in task.get("attachments") or ()
     ]
+    return made
+
+
+def _slim_container(container: Mapping[str, Any]) -> Json:
+    made = {name: _shared(container[name]) for name in _OF_CONTAINER if name in container}
+    if agents := container.get("managedAgents"):
+        made["managedAgents"] = [
+            {name: _shared(one[name]) for name in _OF_AGENT if name in one} for one in agents
+        ]
     return made
 
 

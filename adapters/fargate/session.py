@@ -38,8 +38,8 @@ _WINDOW = 64
 """Messages of input on their way at once."""
 _ROOM = 256 * 1024
 """Bytes of output that are kept for a reader."""
-_AHEAD = 1024
-"""Messages that are kept for the one before them."""
+_AHEAD, _AHEAD_ROOM = 1024, 256 * 1024
+"""Messages that are kept for the one before them, and bytes of them."""
 _ROUND_TRIP, _LONGEST_TRIP, _TICK = 0.2, 1.0, 0.1
 """Seconds after which a message is sent again: until one was measured, at most, and between looks
 (the plugin's own)."""
@@ -105,6 +105,8 @@ class Session:
         self._waiting = 0
         self._expected = 0
         self._ahead: dict[int, Message] = {}
+        self._kept = 0
+        """Bytes of these."""
         self._moved = self._heard = self._loop.time()
         self._next = 0
         self._sent: dict[int, _Sent] = {}
@@ -281,18 +283,27 @@ class Session:
             self._trip = min(_LONGEST_TRIP, max(_ROUND_TRIP, 2 * took))
 
     async def _numbered(self, message: Message) -> None:
-        if message.sequence > self._expected and len(self._ahead) >= _AHEAD:
+        is_known = message.sequence < self._expected or message.sequence in self._ahead
+        if not is_known and not self._has_room(message):
             # It comes again, since it was not acknowledged.
             return
         await self._put(messages.encode(messages.acknowledgement(message)))
-        if message.sequence >= self._expected:
+        if not is_known:
             if not self._ahead:
                 self._moved = self._loop.time()
             self._ahead[message.sequence] = message
+            self._kept += len(message.payload)
         while (following := self._ahead.pop(self._expected, None)) is not None:
+            self._kept -= len(following.payload)
             self._expected += 1
             self._moved = self._loop.time()
             await self._handle(following)
+
+    def _has_room(self, message: Message) -> bool:
+        if message.sequence == self._expected:
+            return True
+        is_full = self._kept + len(message.payload) > _AHEAD_ROOM
+        return not is_full and len(self._ahead) < _AHEAD
 
     async def _handle(self, message: Message) -> None:
         if message.content in (Content.OUTPUT, Content.STDERR, Content.ERROR):
@@ -343,12 +354,19 @@ def _wish(wish: object) -> tuple[str, str]:
     return name, f"the container's agent wants what is not known here: {name} {kind or ''}".strip()
 
 
+async def _stay(*_: object) -> None:
+    """Nobody but the one whom AWS has named is given the token."""
+    raise Unavailable("the session cannot be opened: its address leads to another one")
+
+
 async def connect(url: str, token: str) -> Session:
     """Opens the session that an answer of AWS names. Unavailable. The token is shown to nobody."""
     parts = urlsplit(url)
     if parts.scheme != "wss" and (parts.scheme != "ws" or parts.hostname not in _THIS_HOST):
         raise Unavailable("the session's address is not one of wss")
-    http = aiohttp.ClientSession(trust_env=parts.scheme == "wss")
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_redirect.append(_stay)
+    http = aiohttp.ClientSession(trust_env=parts.scheme == "wss", trace_configs=[tracing])
     try:
         async with asyncio.timeout(_CONNECT):
             socket = await http.ws_connect(url, autoping=False, max_msg_size=messages.LONGEST)

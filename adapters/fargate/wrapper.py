@@ -34,11 +34,11 @@ takes."""
 LINES = 8
 """Lines on their way at once: what Linux keeps for a terminal (4 KiB and 8 KiB). With more an agent
 waits for the terminal, and hears nothing else meanwhile."""
+_CODE = re.compile(rb"[0-9]{1,3}")
 END = b"\n"
 """What tells the script that its last word was heard."""
 
-_HEAD = r"""m=$1; shift
-say() { printf '\036%s %s %s\n' "$1" "$m" "$2"; }
+_HEAD = r"""say() { printf '\036%s WORD %s\n' "$1" "$2"; }
 there() {
   case $1 in */*) [ -f "$1" ] && [ -x "$1" ]; return;; esac
   set -f; IFS=:
@@ -61,7 +61,7 @@ read -r l
 _PIPES = (
     _HEAD
     + r"""need dd dd; need base64 base64
-[ "$m" = "${m#i}" ] || { need stty stty; stty -echo; }
+case WORD in i*) need stty stty; stty -echo;; esac
 need "$1" command
 f() {
   t=$1
@@ -80,9 +80,10 @@ g() {
   done
 }
 c() {
-  if [ "$m" = "${m#i}" ]; then (exec 2>&5 3>&- 5>&- 7>&-; exec "$@") </dev/null
-  else { { (g) || echo q >&3; } <&7 5>&- & } | (exec 2>&5 3>&- 5>&- 7>&-; exec "$@")
-  fi
+  case WORD in
+  i*) { { (g) || echo q >&3; } <&7 5>&- & } | (exec 2>&5 3>&- 5>&- 7>&-; exec "$@");;
+  *) (exec 2>&5 3>&- 5>&- 7>&-; exec "$@") </dev/null;;
+  esac
 }
 r() {
   {
@@ -99,12 +100,16 @@ say z
 read -r l <&7
 """
 )
-"""Whether there is stdin is told by the word's first letter. The shell that waits for the command
-must not have its stdin too: a command that closes it would close nothing. So what feeds it (`g`)
-goes on by itself; it ends with the terminal, or with the line that says so. Any of these may be
-killed, where memory runs out: both that read what the command writes (`f`) say that they came to
-the end, and what feeds it says when that fails (`q`), but for a command that has closed its stdin
-(1, or 141: SIGPIPE)."""
+"""The word stands in the script itself: a variable of that name may be the container's own, and is
+then the command's too. For the same reason nothing is assigned in the shell that becomes the
+command.
+
+Whether there is stdin is told by the word's first letter. The shell that waits for the command must
+not have its stdin too: a command that closes it would close nothing. So what feeds it (`g`) goes on
+by itself; it ends with the terminal, or with the line that says so. Any of these may be killed,
+where memory runs out: both that read what the command writes (`f`) say that they came to the end,
+and what feeds it says when that fails (`q`), but for a command that has closed its stdin (1, or
+141: SIGPIPE)."""
 
 
 def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> str:
@@ -120,8 +125,8 @@ def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> str
         raise Invalid("the command has bytes that are no UTF-8: AWS takes text") from None
     if any("\0" in one for one in command):
         raise Invalid("the command has a NUL")
-    script = _TERMINAL if tty else _PIPES
-    asked = shlex.join(("sh", "-c", script, "podbridge", marked(word, stdin=stdin), *command))
+    script = (_TERMINAL if tty else _PIPES).replace("WORD", marked(word, stdin=stdin))
+    asked = shlex.join(("sh", "-c", script, "podbridge", *command))
     # It travels as a parameter of a Systems Manager document, where {{name}} is another one. All
     # braces are in single quotes here, which may end and begin anew between two of them.
     return re.sub(r"\{(?=\{)", "{''", asked)
@@ -213,14 +218,14 @@ class _Marks:
         yield said
 
     def _said(self, found: re.Match[bytes]) -> Word:
-        kind, rest = found[1], found[2].decode()
+        kind, rest = found[1], found[2]
         if kind == b"s":
             return Begun()
         if kind == b"n":
-            return Lacks(rest)
+            return Lacks(rest.decode())
         if kind == b"z":
             return Over()
-        if not rest.isdecimal() or int(rest) > 255:
+        if _CODE.fullmatch(rest) is None or int(rest) > 255:
             raise Unavailable("the session does not say how the command has ended")
         return Ended(int(rest))
 

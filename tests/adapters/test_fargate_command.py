@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +165,17 @@ async def test_a_backend_that_does_not_allow_it(tmp_path: Path) -> None:
         await bench.close()
 
 
+async def test_a_backend_that_does_not_allow_it_any_more(bench: CommandBench) -> None:
+    """Whatever its pods were launched with."""
+    one = await rig(bench, Exec)
+    assert await drained(await one.exec("true")) == (b"", b"", 0)
+    await one.adapter.close()
+    again = Rig(bench, await bench.adapter(execute_command=False), one.pod)
+    await until(again.adapter, one.who, is_running)
+    with pytest.raises(Unsupported, match="execute_command is false"):
+        await again.exec("true")
+
+
 async def test_a_pod_with_the_helper_and_no_tunnel(tmp_path: Path) -> None:
     bench = HelpedBench(tmp_path, execute_command=True, tunnel=None, identities=MAPPED)
     try:
@@ -235,9 +247,42 @@ async def test_an_agent_that_does_not_run(
 
     monkeypatch.setattr(command, "_LOOK", 0)
     monkeypatch.setattr(adapter._tasks, "describe", describe)
+    adapter._pods.of(one.who).task = {**found, "containers": [container]}
     with pytest.raises(Unavailable, match="no disk"):
         await one.exec("true")
     assert looks == 2
+
+
+async def test_an_agent_that_is_known_to_run_is_not_looked_at(
+    bench: CommandBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless AWS knows better."""
+    one = await rig(bench, Exec)
+    adapter: Any = one.adapter
+    looks = 0
+
+    async def look(arns: list[str]) -> Any:
+        nonlocal looks
+        looks += 1
+        return await adapter._tasks.describe(arns)
+
+    async def known() -> bool:
+        return command._takes_commands(adapter._pods.of(one.who).task, "main")
+
+    await soon(known)
+    monkeypatch.setattr(adapter._commands, "_tasks", SimpleNamespace(describe=look))
+    assert await drained(await one.exec("true")) == (b"", b"", 0)
+    assert looks == 0
+    refusals = [Unavailable("ecs:ExecuteCommand: TargetNotConnectedException")]
+
+    async def call(service: str, action: str, **given: Any) -> Any:
+        if action == "execute_command" and refusals:
+            raise refusals.pop()
+        return await adapter._clients.call(service, action, **given)
+
+    monkeypatch.setattr(adapter._commands, "_clients", SimpleNamespace(call=call))
+    assert await drained(await one.exec("true")) == (b"", b"", 0)
+    assert looks == 1
 
 
 async def test_a_session_that_cannot_be_joined(

@@ -8,14 +8,15 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
 from support.channels import PATIENCE, drained
 
-from adapters.fargate import session, wrapper
-from adapters.fargate.command import Command
+from adapters.fargate import command, session, wrapper
+from adapters.fargate.clients import Clients
+from adapters.fargate.command import Command, Commands
 from adapters.fargate.messages import (
     ACKNOWLEDGE,
     CLOSED,
@@ -32,6 +33,7 @@ from adapters.fargate.messages import (
     said,
 )
 from adapters.fargate.session import Session, connect
+from adapters.fargate.tasks import Tasks
 from bridge.adapter import Size
 from bridge.errors import BridgeError, Invalid, Unavailable, Unsupported
 
@@ -319,6 +321,39 @@ async def test_output_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
             await one.read()
 
 
+async def test_what_comes_too_early_is_kept_up_to_a_size() -> None:
+    """The rest is not acknowledged, and comes again."""
+    size = 32 * 1024
+    fits = session._AHEAD_ROOM // size
+
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        for sequence in range(3, 3 + 2 * fits):
+            await agent.output(sequence, b"%02d" % sequence * (size // 2))
+        await agent.output(2, b"at last")
+        await agent.acknowledges(1, *range(3, 3 + fits), 2)
+        for sequence in range(3 + fits, 3 + 2 * fits):
+            await agent.output(sequence, b"%02d" % sequence * (size // 2))
+        await agent.acknowledges(*range(3 + fits, 3 + 2 * fits))
+        await agent.close()
+
+    async with joined(script) as one:
+        wanted = b"".join(b"%02d" % at * (size // 2) for at in range(3, 3 + 2 * fits))
+        assert await _all(one) == b"at last" + wanted
+        assert (one._ahead, one._kept) == ({}, 0)
+
+
+async def test_a_message_that_no_agent_sends() -> None:
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        with suppress(ConnectionError):
+            await agent.output(2, bytes(64 * 1024))
+
+    async with joined(script) as one:
+        with pytest.raises(Unavailable, match="was cut"):
+            await one.read()
+
+
 async def test_a_connection_without_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_PING", 0.1)
     monkeypatch.setattr(session, "_SILENCE", 0.2)
@@ -375,6 +410,27 @@ async def test_the_token_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> 
             with pytest.raises(Unavailable) as caught:
                 await one.read()
     assert TOKEN not in repr(caught.value) + repr(vars(one)) + caplog.text
+
+
+async def test_the_token_goes_to_no_other_address() -> None:
+    async def script(agent: Agent) -> None:
+        raise AssertionError
+
+    async with serving(script) as other:
+
+        async def lead(request: web.Request) -> web.Response:
+            raise web.HTTPTemporaryRedirect(other.replace("ws", "http", 1))
+
+        app = web.Application()
+        app.router.add_get("/session", lead)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            with pytest.raises(Unavailable, match="leads to another"):
+                await connect(f"ws://127.0.0.1:{runner.addresses[0][1]}/session", TOKEN)
+        finally:
+            await runner.cleanup()
 
 
 async def test_an_address_that_answers_something_else() -> None:
@@ -463,6 +519,34 @@ async def test_a_session_stays_until_its_last_word_was_heard() -> None:
     assert done == ["closed"]
 
 
+async def test_a_code_that_is_none() -> None:
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        await agent.output(2, _mark("s") + _mark("x", "9" * 5000))
+
+    async with commanding(script) as (one, _):
+        with pytest.raises(Unavailable, match="how the command has ended"):
+            await one.read()
+
+
+async def test_a_fault_of_ours_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        await agent.output(2, _mark("s"))
+
+    def feed(self: wrapper.Pipes, data: bytes) -> Any:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(wrapper.Pipes, "feed", feed)
+    async with commanding(script) as (one, _):
+        for asked in (one.begin, one.read, one.wait):
+            with pytest.raises(Unavailable, match="cannot be read"):
+                await asked()
+    assert "unforeseen" in caplog.text
+
+
 async def test_a_channel_that_is_closed() -> None:
     async def script(agent: Agent) -> None:
         await agent.ready()
@@ -482,6 +566,105 @@ async def test_a_channel_that_is_closed() -> None:
         await one.close_input()
         await one.close()
     assert done == ["terminated", "closed"]
+
+
+async def test_a_close_that_is_cancelled_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_LEAVES", 0.1)
+
+    async def script(agent: Agent) -> None:
+        await agent.ready()
+        await agent.output(2, _mark("s") + _mark("x", "3") + b"do\r\nde\r\n" + _mark("z"))
+
+    async with commanding(script) as (one, done):
+        while (await one.read())[0]:
+            pass
+        closing = asyncio.create_task(one.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        # It never ends by itself.
+        await one.close()
+        assert done == ["terminated", "closed"]
+
+
+class Aws:
+    """What starts sessions, and answers when it is told to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.terminated: list[str] = []
+        self.made = Commands(cast(Clients, self), cast(Tasks, self), "cluster")
+
+    async def call(self, service: str, action: str, **given: Any) -> dict[str, Any]:
+        if action == "terminate_session":
+            self.terminated.append(given["SessionId"])
+            return {}
+        self.asked.set()
+        await self.answers.wait()
+        return {"session": {"sessionId": "one", "streamUrl": self.url, "tokenValue": TOKEN}}
+
+    def start(self) -> asyncio.Task[Command]:
+        agent = {"name": "ExecuteCommandAgent", "lastStatus": "RUNNING"}
+        main = {"name": "main", "lastStatus": "RUNNING", "managedAgents": [agent]}
+        return asyncio.create_task(
+            self.made.start(
+                "arn", "main", ["ls"], stdin=False, tty=False, known={"containers": [main]}
+            )
+        )
+
+
+async def _cancelled(starting: asyncio.Task[Command]) -> None:
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+
+async def test_a_session_whose_caller_is_gone_is_terminated() -> None:
+    before = asyncio.all_tasks()
+    # Nobody joins it.
+    aws = Aws("ws://127.0.0.1:9/")
+    starting = aws.start()
+    await aws.asked.wait()
+    await _cancelled(starting)
+    aws.answers.set()
+    await aws.made.close()
+    assert aws.terminated == ["one"]
+    assert asyncio.all_tasks() == before
+    with pytest.raises(Unavailable, match="closed"):
+        await aws.start()
+
+
+async def test_a_session_whose_caller_goes_while_it_is_joined() -> None:
+    joins = asyncio.Event()
+
+    async def script(agent: Agent) -> None:
+        joins.set()
+        await agent.ready()
+
+    async with serving(script) as url:
+        aws = Aws(url)
+        aws.answers.set()
+        starting = aws.start()
+        await joins.wait()
+        await _cancelled(starting)
+        await aws.made.close()
+    assert aws.terminated == ["one"]
+
+
+async def test_a_close_waits_for_what_is_on_its_way() -> None:
+    aws = Aws("ws://127.0.0.1:9/")
+    starting = aws.start()
+    await aws.asked.wait()
+    closing = asyncio.create_task(aws.made.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    aws.answers.set()
+    await closing
+    assert aws.terminated == ["one"]
+    with pytest.raises(Unavailable, match="closed"):
+        await starting
 
 
 async def test_nothing_is_left_behind() -> None:

@@ -10,6 +10,7 @@ import select
 import shlex
 import shutil
 import struct
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ def test_arguments_arrive_as_they_are(rest: list[str]) -> None:
     assert "{{" not in asked
     words = shlex.split(asked)
     assert words[:2] == ["sh", "-c"]
-    assert words[3:] == ["podbridge", marked(WORD, stdin=False), "ls", *rest]
+    assert words[3:] == ["podbridge", "ls", *rest]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,13 @@ def test_an_end_that_came_too_soon(ends: bytes) -> None:
         list(parser.feed(_mark("s") + _mark("x", "0") + ends + _mark("z")))
 
 
+@pytest.mark.parametrize("code", ["", "256", "0000", "1f", "9" * 5000])
+def test_a_code_that_is_none(code: str) -> None:
+    for parser in (Terminal(marked(WORD, stdin=False)), Pipes(marked(WORD, stdin=False))):
+        with pytest.raises(Unavailable, match="how the command has ended"):
+            list(parser.feed(_mark("s") + _mark("x", code)))
+
+
 def test_a_session_that_never_begins() -> None:
     parser = Terminal(WORD)
     with pytest.raises(Unavailable, match="has started"):
@@ -318,6 +326,12 @@ def _typed(one: Word, stdin: bytes | None) -> Iterator[bytes]:
         yield wrapper.END
 
 
+def _variables(said: bytes) -> dict[str, str]:
+    """What `env -0` says."""
+    found = (one.partition("=") for one in said.decode().split("\0") if one)
+    return {name: value for name, _, value in found if name != "_"}
+
+
 shells = pytest.mark.parametrize("shell", SHELLS)
 
 
@@ -338,6 +352,30 @@ class TestScripts:
         given = ["a b", "$HOME", "it's", "", "#x", "x\ny", "é\\", '"', "*"]
         ran = _run(shell, "printf", "%s|", *given)
         assert ran.output["stdout"] == "".join(f"{one}|" for one in given).encode()
+
+    @pytest.mark.parametrize("tty", [False, True])
+    @pytest.mark.parametrize("stdin", [None, b""])
+    def test_the_environment_is_the_containers(
+        self, shell: str, tty: bool, stdin: bytes | None
+    ) -> None:
+        """As whoever has a plain `sh` there sees it, which takes no IFS from its environment."""
+        names = {one: f"its {one}" for one in ("m", "l", "t", "d", "c", "p", "f", "g", "r", "IFS")}
+        env = {"PATH": os.environ["PATH"], **names}
+        plain = subprocess.run(
+            [*SHELLS[shell], "-c", "(exec env -0)"], env=env, stdout=subprocess.PIPE, check=True
+        )
+        ran = _run(shell, "env", "-0", stdin=stdin, tty=tty, env=env)
+        seen = _variables(ran.output["stdout"].replace(b"\r\n", b"\n"))
+        assert seen == _variables(plain.stdout)
+        assert seen["m"] == "its m"
+        assert WORD not in "".join(seen.values())
+
+    @pytest.mark.parametrize("name", ["m", "l", "t", "d", "c", "IFS"])
+    def test_a_variable_of_the_containers_is_in_no_ones_way(self, shell: str, name: str) -> None:
+        data = os.urandom(20_000)
+        env = {"PATH": os.environ["PATH"], name: "A9+/"}
+        ran = _run(shell, "cat", stdin=data, env=env)
+        assert (ran.output["stdout"] == data, ran.code) == (True, 0)
 
     def test_any_bytes_both_ways(self, shell: str) -> None:
         data = os.urandom(50_000)
