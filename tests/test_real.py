@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 from bridge.errors import Invalid, QuotaExceeded
 from tools.real import shapes, work
 from tools.real.meter import Meter, Terms
+from tools.real.recorder import Recorder
 from tools.real.redact import Redactor
 from tools.real.replay import Bindings, read
 
@@ -21,7 +23,8 @@ TASK = f"arn:aws:ecs:eu-west-2:{ACCOUNT}:task/pods/0f3c9a7be1d24c558a0b6f1e2d3c4
 
 
 def redactor() -> Redactor:
-    return Redactor({ACCOUNT: "account", "pods": "cluster", "acme-data": "bucket"})
+    known = {"pods": "cluster", "acme-data": "bucket", "execution-role": "role"}
+    return Redactor({ACCOUNT: "account", **known})
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,27 @@ def redactor() -> Redactor:
         (
             f"User: arn:aws:sts::{ACCOUNT}:assumed-role/Admin/ann@acme.example may not",
             "User: arn:aws:sts::<account-1>:assumed-role/<principal-1> may not",
+        ),
+        (
+            # A known role's name is not the end of it.
+            f"arn:aws:sts::{ACCOUNT}:assumed-role/execution-role/ann.smith, ann@acme.example.",
+            "arn:aws:sts::<account-1>:assumed-role/<principal-1>, <email-1>.",
+        ),
+        (f"arn:aws:iam::{ACCOUNT}:role/execution-role.", "arn:aws:iam::<account-1>:role/<role-1>."),
+        (
+            f"User: arn:aws:sts::{ACCOUNT}:federated-user/ann.smith is not authorized",
+            "User: arn:aws:sts::<account-1>:federated-user/<principal-1> is not authorized",
+        ),
+        ("AROAIOSFODNN7EXAMPLE:ann.smith", "<key-1>"),
+        (
+            "a service control policy: arn:aws:organizations::111122223333:policy/o-a1b2c3d4e5/"
+            "service_control_policy/p-9x8y7z6w",
+            "a service control policy: arn:aws:organizations::<account-2>:policy/<principal-1>",
+        ),
+        (
+            "o-a1b2c3d4e5/r-ab12/ou-ab12-cd34ef56 has p-9x8y7z6w, for-ever and sh -c",
+            "<organization-1>/<organization-2>/<organization-3> has <organization-4>, "
+            "for-ever and sh -c",
         ),
         ("arn:aws:iam::111122223333:role/x/y", "arn:aws:iam::<account-2>:role/<principal-1>"),
         ("s3://acme-data/k in subnet-0a1b2c3d", "s3://<bucket-1>/k in <subnet-1>"),
@@ -71,6 +95,63 @@ def test_what_nobody_has_thought_of_is_out() -> None:
         "count": 1,
     }
     assert one.value({"other": "of next year"}) == {"other": "<novelty-1>"}
+
+
+def test_a_call_is_learned_from_before_it_is_redacted() -> None:
+    found = redactor().value(
+        {
+            "command": ["echo open sesame"],
+            "environment": [{"name": "WORD", "value": "open sesame"}],
+        }
+    )
+    assert found["command"] == ["echo <value-1>"]
+
+
+def test_the_asked_is_learned_from_the_answer() -> None:
+    out = io.StringIO()
+    recorder = Recorder(out, redactor(), lambda: 0.0)
+    context: dict[str, Any] = {}
+    recorder._asked({"reason": "open sesame"}, context)
+    recorder._note(("ecs", "StopTask"), context, {"answer": {"tags": [{"value": "open sesame"}]}})
+    line = json.loads(out.getvalue())
+    assert line["parameters"] == {"reason": "<value-1>"}
+
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("image", "said", "expected"),
+    [
+        (
+            "registry.acme.example/secret/box:1",
+            f"registry.acme.example/secret/box@{DIGEST}",
+            "<image-2>@<digest-1>",
+        ),
+        (
+            "registry.acme.example:5000/secret/box",
+            "Get https://registry.acme.example:5000/v2/secret/box/manifests/1: not found",
+            "Get https://<registry-1>/v2/<repository-1>/manifests/1: not found",
+        ),
+        (
+            f"registry.acme.example/secret/box:1@{DIGEST}",
+            "registry.acme.example/secret/box:2",
+            "<image-2>:2",
+        ),
+        (
+            "public.ecr.aws/acme/box:1",
+            "public.ecr.aws/acme/box:2, public.ecr.aws/v2/acme/box",
+            "<image-2>:2, public.ecr.aws/v2/<repository-1>",
+        ),
+        ("acme/box:1", f"docker.io/acme/box@{DIGEST}", "docker.io/<image-2>@<digest-1>"),
+        ("alpine:3", f"docker.io/library/alpine@{DIGEST}", "docker.io/library/alpine@<digest-1>"),
+    ],
+)
+def test_an_image_is_known_without_its_tag(image: str, said: str, expected: str) -> None:
+    one = Redactor({})
+    one.image(image)
+    assert one.text(said) == expected
+    assert one.text(image) == "<image-1>"
 
 
 # Money.

@@ -75,10 +75,10 @@ def run(wanted: Wanted, say: Say) -> int:
         except OSError as error:
             raise Invalid(violations=[Violation("--to", f"{file}: {error.strerror}")]) from None
         with out:
-            known = accounts.names(options, seen.region)
+            redactor = Redactor(accounts.names(options, seen.region))
             if wanted.image != work.IMAGE:
-                known |= {wanted.image: "image"}
-            recorder = Recorder(out, Redactor(known))
+                redactor.image(wanted.image)
+            recorder = Recorder(out, redactor)
             recorder.begin(
                 {
                     "cloud": "aws",
