@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import exceptions as sdk
 
 from bridge.errors import Invalid, QuotaExceeded
 from tools.real import shapes, work
@@ -212,6 +213,32 @@ def test_only_what_was_refused_is_not_counted() -> None:
     bill.answer(bill.ask("d"), arn="t1")
     with pytest.raises(QuotaExceeded, match="2 tasks were started, and 2 were reckoned with"):
         bill.ask("e")
+
+
+@pytest.mark.parametrize("first", ["a 5xx", "no answer", "not answered yet"])
+@pytest.mark.parametrize("then", ["a 4xx", "a failure", "not sent"])
+def test_what_may_run_counts_whatever_its_token_is_told_later(first: str, then: str) -> None:
+    bill = Bill(limit=Decimal(1))
+    asked = bill.ask("a")
+    if first == "a 5xx":
+        bill.answer(asked, status=500)
+    elif first == "no answer":
+        bill.meter._lost(sdk.ReadTimeoutError(endpoint_url="x"), asked)
+    again = bill.ask("a")
+    if then == "not sent":
+        bill.meter._lost(sdk.EndpointConnectionError(endpoint_url="x"), again)
+    else:
+        bill.answer(again, status=400 if then == "a 4xx" else 200)
+    assert (bill.meter.tasks, bill.meter.unknown) == (1, 1)
+    assert bill.meter.committed == Decimal("0.1")
+    bill.answer(bill.ask("a"), arn="t1")
+    assert (bill.meter.running, bill.meter.unknown) == (["t1"], 0)
+
+
+def test_what_was_not_sent_does_not_count() -> None:
+    bill = Bill(limit=Decimal(1))
+    bill.meter._lost(sdk.EndpointConnectionError(endpoint_url="x"), bill.ask("a"))
+    assert bill.meter.tasks == 0
 
 
 def test_how_many_tasks_there_can_be() -> None:
