@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,8 +14,19 @@ from typing import Any
 import pytest
 from botocore import exceptions as sdk
 
-from bridge.errors import Invalid, QuotaExceeded
+from adapters.fargate import Options
+from adapters.fargate.errors import Refused
+from bridge.errors import (
+    Ambiguous,
+    BridgeError,
+    Invalid,
+    QuotaExceeded,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
 from tools.real import shapes, work
+from tools.real.account import _Broom
 from tools.real.meter import Meter, Terms
 from tools.real.recorder import Recorder
 from tools.real.redact import Redactor
@@ -245,6 +258,125 @@ def test_how_many_tasks_there_can_be() -> None:
     some = ["test_facts_are_whole", "test_ends_with_its_own_code[3]", "test_vanishes_remotely"]
     assert work.most(some) == 4
     assert work.most(["test_slow_lists_lose_nothing"]) == 21
+
+
+# What is left.
+
+
+class Left:
+    """An account with three tasks and an object, of which some calls are refused."""
+
+    def __init__(self, *refusals: tuple[str, BridgeError], patience: float = 0.0) -> None:
+        self._refusals = list(refusals)
+        self.calls: list[tuple[str, str]] = []
+        self.deleted = False
+        self.ending = 2
+        """Looks until what was stopped has ended."""
+        self._clients = self._tasks = self._store = self
+        self._options = Options(
+            bucket="acme",
+            subnets=("subnet-0123456789abcdef0",),
+            security_groups=("sg-0123456789abcdef0",),
+            execution_role=f"arn:aws:iam::{ACCOUNT}:role/execution",
+            owner="podbridge-real-00000000",
+            poll=0.001,
+        )
+        adapter: Any = self
+        self.broom = _Broom(adapter, self._options, time.monotonic() + patience)
+
+    def _refuse(self, what: str) -> None:
+        for one in self._refusals:
+            if one[0] == what:
+                self._refusals.remove(one)
+                raise one[1]
+
+    async def call(self, service: str, action: str, **given: Any) -> Any:
+        self.calls.append((action, given.get("task", "")))
+        self._refuse(given.get("task", action))
+        return {}
+
+    async def all(self) -> set[str]:
+        self._refuse("all")
+        return {"t1", "t2", "t3"}
+
+    async def describe(self, arns: Sequence[str]) -> Any:
+        stopped = {task for action, task in self.calls if action == "stop_task"}
+        self.ending -= bool(stopped)
+        state = "RUNNING" if self.ending > 0 or not stopped else "STOPPED"
+        mark = f"{self._options.owner}/x"
+        return {one: {"startedBy": mark, "lastStatus": state} for one in arns}
+
+    async def payloads(self) -> set[str]:
+        self._refuse("payloads")
+        return set()
+
+    async def marks(self) -> set[str]:
+        return {"x"}
+
+    async def forget_payloads(self, keys: Any) -> None:
+        pass
+
+    async def forget_order(self, mark: str) -> None:
+        self.deleted = True
+
+    async def sweep(self) -> list[str]:
+        await self.broom.tasks(["t4"])
+        await self.broom.objects()
+        return self.broom.left
+
+    @property
+    def asked(self) -> list[str]:
+        """The tasks that were to be stopped, in that order."""
+        return [task for action, task in self.calls if action == "stop_task"]
+
+
+@pytest.mark.parametrize("error", [Throttled("slow"), Unavailable("down"), Ambiguous("lost")])
+async def test_what_passes_is_tried_again(error: BridgeError) -> None:
+    place = Left(("t1", error), ("t1", error), ("all", error), ("payloads", error), patience=9)
+    assert await place.sweep() == []
+    assert sorted(place.asked) == ["t1", "t1", "t1", "t2", "t3", "t4"]
+    assert place.deleted
+    assert place.ending == 0
+
+
+@pytest.mark.parametrize("error", [Throttled("slow"), Refused("not so")])
+async def test_one_task_that_cannot_be_stopped_keeps_none_of_the_others(error: BridgeError) -> None:
+    place = Left(("t1", error), patience=9 if isinstance(error, Refused) else 0)
+    place.ending = 0
+    words = f"1 tasks, which end by themselves once they have started ({error.message})"
+    assert await place.sweep() == [words]
+    assert sorted(place.asked) == ["t1", "t2", "t3", "t4"]
+    assert place.deleted
+
+
+async def test_who_may_stop_nothing_removes_the_rest() -> None:
+    refusals = [(one, Unauthorized("may not")) for one in ("t1", "t2", "t3", "t4")]
+    place = Left(*refusals, patience=9)
+    words = "4 tasks, which end by themselves once they have started (may not)"
+    assert await place.sweep() == [words]
+    assert len(place.asked) == 1
+    assert place.deleted
+
+
+async def test_tasks_that_cannot_be_listed_are_stopped_where_they_are_known() -> None:
+    place = Left(("all", Unauthorized("may not")), patience=9)
+    (words,) = await place.sweep()
+    assert words.endswith("once they have started, as far as they are not known (may not)")
+    assert place.asked == ["t4"]
+
+
+async def test_what_goes_on_running_is_told_of() -> None:
+    place = Left()
+    place.ending = 99
+    (words,) = await place.sweep()
+    assert words.startswith("4 tasks, ")
+    assert words.endswith("(told to stop, and not seen to have ended)")
+    assert place.deleted
+
+
+async def test_objects_that_stay_are_told_of() -> None:
+    place = Left(("payloads", Unauthorized("may not")), patience=9)
+    assert await place.sweep() == ["objects in the bucket (may not)"]
 
 
 # Replays.

@@ -232,12 +232,13 @@ def _swept(made: Account, say: Say) -> bool:
     for one in left:
         say(f"left: {one}")
     if made.meter.unknown:
-        say(f"nobody answered for {made.meter.unknown} tasks, which end by themselves; {again}")
+        say(f"nobody answered for {made.meter.unknown} {accounts.TASKS}; {again}")
     elif not left:
         say("nothing is left")
-    return bool(made.meter.unknown) or any(accounts.BILLED in one for one in left)
+    return bool(made.meter.unknown) or any(what in one for one in left for what in accounts.BILLED)
 
 
 async def _bounded(made: Account) -> Sequence[str]:
-    async with asyncio.timeout(made.patience):
-        return await accounts.sweep(made.name, made.options, made.made)
+    # Whatever is tried again ends before that.
+    async with asyncio.timeout(2 * made.patience):
+        return await accounts.sweep(made.name, made.options, made.made, made.patience)
