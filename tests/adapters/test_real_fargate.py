@@ -132,11 +132,17 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 async def test_a_run_from_its_price_to_its_transcript(place: Place) -> None:
-    words = ("--yes", "--pace", "0.1", "-k", "to_its_end or shape or vanishes")
+    # What is asked for is another name than the one that was given.
+    rewrite = {"registry.acme.example": "mirror.acme.example"}
+    place.options["images"] = {**place.options.get("images", {}), "rewrite": rewrite}
+    place.write("fargate")
+    image = ("--image", "registry.acme.example/secret/box:1")
+    words = (*image, "--yes", "--pace", "0.1", "-k", "to_its_end or shape or vanishes")
     code, out = await place.run(*words)
     assert code == 0, out
     assert f"account {ACCOUNT}, us-east-1 (an address of its own" in out
     assert "3 tests, at most 2 tasks of 250m CPU, 512Mi memory" in out
+    assert "each ends by itself once it has started: 1290 s (0.36 h) at most" in out
     assert re.search(r"list prices of \d{4}-\d\d-\d\d, https://", out)
     assert "$0.0089 at most; the limit is $1.00" in out
     assert "2 passed, 1 skipped" in out
@@ -145,7 +151,8 @@ async def test_a_run_from_its_price_to_its_transcript(place: Place) -> None:
     assert "nothing is left" in out
     assert await asyncio.to_thread(place.left) == []
     text = place.transcript.read_text()
-    for secret in (ACCOUNT, "subnet-0", "sg-0", "podbridge-pods", "podbridge-execution"):
+    names = ("subnet-0", "sg-0", "podbridge-pods", "podbridge-execution", "acme", "secret/")
+    for secret in (ACCOUNT, *names):
         assert secret not in text, secret
     transcript = read(place.transcript)
     assert transcript.about["simulated"] is True

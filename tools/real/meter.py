@@ -1,7 +1,8 @@
 """Counts what tasks cost while they run, and lets none begin that could pass the limit.
 
 A task counts with the longest that it can be billed until it is seen to have ended, and from then
-on with what it took, a minute at least. So the limit holds whatever becomes of whoever watches.
+on with what it took, a minute at least. So the limit holds whatever becomes of whoever watches, but
+for a task that hangs before its containers start: it ends only where somebody stops it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Terms:
     least: float
     """Seconds that are billed at least."""
     longest: float
-    """Seconds after which nothing of a task is billed any more, whatever happens."""
+    """Seconds after which nothing of a task is billed any more: one that starts ends by itself, one
+    that does not is stopped."""
     tasks: int
     """How many may be started in all."""
     limit: Decimal
