@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import exceptions as sdk
 
-from bridge.errors import Invalid, QuotaExceeded
+from adapters.fargate import Options
+from adapters.fargate.errors import Refused
+from bridge.errors import (
+    Ambiguous,
+    BridgeError,
+    Invalid,
+    QuotaExceeded,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
 from tools.real import shapes, work
+from tools.real.account import _Broom
 from tools.real.meter import Meter, Terms
+from tools.real.recorder import Recorder
 from tools.real.redact import Redactor
 from tools.real.replay import Bindings, read
 
@@ -21,7 +37,8 @@ TASK = f"arn:aws:ecs:eu-west-2:{ACCOUNT}:task/pods/0f3c9a7be1d24c558a0b6f1e2d3c4
 
 
 def redactor() -> Redactor:
-    return Redactor({ACCOUNT: "account", "pods": "cluster", "acme-data": "bucket"})
+    known = {"pods": "cluster", "acme-data": "bucket", "execution-role": "role"}
+    return Redactor({ACCOUNT: "account", **known})
 
 
 @pytest.mark.parametrize(
@@ -31,6 +48,27 @@ def redactor() -> Redactor:
         (
             f"User: arn:aws:sts::{ACCOUNT}:assumed-role/Admin/ann@acme.example may not",
             "User: arn:aws:sts::<account-1>:assumed-role/<principal-1> may not",
+        ),
+        (
+            # A known role's name is not the end of it.
+            f"arn:aws:sts::{ACCOUNT}:assumed-role/execution-role/ann.smith, ann@acme.example.",
+            "arn:aws:sts::<account-1>:assumed-role/<principal-1>, <email-1>.",
+        ),
+        (f"arn:aws:iam::{ACCOUNT}:role/execution-role.", "arn:aws:iam::<account-1>:role/<role-1>."),
+        (
+            f"User: arn:aws:sts::{ACCOUNT}:federated-user/ann.smith is not authorized",
+            "User: arn:aws:sts::<account-1>:federated-user/<principal-1> is not authorized",
+        ),
+        ("AROAIOSFODNN7EXAMPLE:ann.smith", "<key-1>"),
+        (
+            "a service control policy: arn:aws:organizations::111122223333:policy/o-a1b2c3d4e5/"
+            "service_control_policy/p-9x8y7z6w",
+            "a service control policy: arn:aws:organizations::<account-2>:policy/<principal-1>",
+        ),
+        (
+            "o-a1b2c3d4e5/r-ab12/ou-ab12-cd34ef56 has p-9x8y7z6w, for-ever and sh -c",
+            "<organization-1>/<organization-2>/<organization-3> has <organization-4>, "
+            "for-ever and sh -c",
         ),
         ("arn:aws:iam::111122223333:role/x/y", "arn:aws:iam::<account-2>:role/<principal-1>"),
         ("s3://acme-data/k in subnet-0a1b2c3d", "s3://<bucket-1>/k in <subnet-1>"),
@@ -71,6 +109,63 @@ def test_what_nobody_has_thought_of_is_out() -> None:
         "count": 1,
     }
     assert one.value({"other": "of next year"}) == {"other": "<novelty-1>"}
+
+
+def test_a_call_is_learned_from_before_it_is_redacted() -> None:
+    found = redactor().value(
+        {
+            "command": ["echo open sesame"],
+            "environment": [{"name": "WORD", "value": "open sesame"}],
+        }
+    )
+    assert found["command"] == ["echo <value-1>"]
+
+
+def test_the_asked_is_learned_from_the_answer() -> None:
+    out = io.StringIO()
+    recorder = Recorder(out, redactor(), lambda: 0.0)
+    context: dict[str, Any] = {}
+    recorder._asked({"reason": "open sesame"}, context)
+    recorder._note(("ecs", "StopTask"), context, {"answer": {"tags": [{"value": "open sesame"}]}})
+    line = json.loads(out.getvalue())
+    assert line["parameters"] == {"reason": "<value-1>"}
+
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("image", "said", "expected"),
+    [
+        (
+            "registry.acme.example/secret/box:1",
+            f"registry.acme.example/secret/box@{DIGEST}",
+            "<image-2>@<digest-1>",
+        ),
+        (
+            "registry.acme.example:5000/secret/box",
+            "Get https://registry.acme.example:5000/v2/secret/box/manifests/1: not found",
+            "Get https://<registry-1>/v2/<repository-1>/manifests/1: not found",
+        ),
+        (
+            f"registry.acme.example/secret/box:1@{DIGEST}",
+            "registry.acme.example/secret/box:2",
+            "<image-2>:2",
+        ),
+        (
+            "public.ecr.aws/acme/box:1",
+            "public.ecr.aws/acme/box:2, public.ecr.aws/v2/acme/box",
+            "<image-2>:2, public.ecr.aws/v2/<repository-1>",
+        ),
+        ("acme/box:1", f"docker.io/acme/box@{DIGEST}", "docker.io/<image-2>@<digest-1>"),
+        ("alpine:3", f"docker.io/library/alpine@{DIGEST}", "docker.io/library/alpine@<digest-1>"),
+    ],
+)
+def test_an_image_is_known_without_its_tag(image: str, said: str, expected: str) -> None:
+    one = Redactor({})
+    one.image(image)
+    assert one.text(said) == expected
+    assert one.text(image) == "<image-1>"
 
 
 # Money.
@@ -133,10 +228,155 @@ def test_only_what_was_refused_is_not_counted() -> None:
         bill.ask("e")
 
 
+@pytest.mark.parametrize("first", ["a 5xx", "no answer", "not answered yet"])
+@pytest.mark.parametrize("then", ["a 4xx", "a failure", "not sent"])
+def test_what_may_run_counts_whatever_its_token_is_told_later(first: str, then: str) -> None:
+    bill = Bill(limit=Decimal(1))
+    asked = bill.ask("a")
+    if first == "a 5xx":
+        bill.answer(asked, status=500)
+    elif first == "no answer":
+        bill.meter._lost(sdk.ReadTimeoutError(endpoint_url="x"), asked)
+    again = bill.ask("a")
+    if then == "not sent":
+        bill.meter._lost(sdk.EndpointConnectionError(endpoint_url="x"), again)
+    else:
+        bill.answer(again, status=400 if then == "a 4xx" else 200)
+    assert (bill.meter.tasks, bill.meter.unknown) == (1, 1)
+    assert bill.meter.committed == Decimal("0.1")
+    bill.answer(bill.ask("a"), arn="t1")
+    assert (bill.meter.running, bill.meter.unknown) == (["t1"], 0)
+
+
+def test_what_was_not_sent_does_not_count() -> None:
+    bill = Bill(limit=Decimal(1))
+    bill.meter._lost(sdk.EndpointConnectionError(endpoint_url="x"), bill.ask("a"))
+    assert bill.meter.tasks == 0
+
+
 def test_how_many_tasks_there_can_be() -> None:
     some = ["test_facts_are_whole", "test_ends_with_its_own_code[3]", "test_vanishes_remotely"]
     assert work.most(some) == 4
     assert work.most(["test_slow_lists_lose_nothing"]) == 21
+
+
+# What is left.
+
+
+class Left:
+    """An account with three tasks and an object, of which some calls are refused."""
+
+    def __init__(self, *refusals: tuple[str, BridgeError], patience: float = 0.0) -> None:
+        self._refusals = list(refusals)
+        self.calls: list[tuple[str, str]] = []
+        self.deleted = False
+        self.ending = 2
+        """Looks until what was stopped has ended."""
+        self._clients = self._tasks = self._store = self
+        self._options = Options(
+            bucket="acme",
+            subnets=("subnet-0123456789abcdef0",),
+            security_groups=("sg-0123456789abcdef0",),
+            execution_role=f"arn:aws:iam::{ACCOUNT}:role/execution",
+            owner="podbridge-real-00000000",
+            poll=0.001,
+        )
+        adapter: Any = self
+        self.broom = _Broom(adapter, self._options, time.monotonic() + patience)
+
+    def _refuse(self, what: str) -> None:
+        for one in self._refusals:
+            if one[0] == what:
+                self._refusals.remove(one)
+                raise one[1]
+
+    async def call(self, service: str, action: str, **given: Any) -> Any:
+        self.calls.append((action, given.get("task", "")))
+        self._refuse(given.get("task", action))
+        return {}
+
+    async def all(self) -> set[str]:
+        self._refuse("all")
+        return {"t1", "t2", "t3"}
+
+    async def describe(self, arns: Sequence[str]) -> Any:
+        stopped = {task for action, task in self.calls if action == "stop_task"}
+        self.ending -= bool(stopped)
+        state = "RUNNING" if self.ending > 0 or not stopped else "STOPPED"
+        mark = f"{self._options.owner}/x"
+        return {one: {"startedBy": mark, "lastStatus": state} for one in arns}
+
+    async def payloads(self) -> set[str]:
+        self._refuse("payloads")
+        return set()
+
+    async def marks(self) -> set[str]:
+        return {"x"}
+
+    async def forget_payloads(self, keys: Any) -> None:
+        pass
+
+    async def forget_order(self, mark: str) -> None:
+        self.deleted = True
+
+    async def sweep(self) -> list[str]:
+        await self.broom.tasks(["t4"])
+        await self.broom.objects()
+        return self.broom.left
+
+    @property
+    def asked(self) -> list[str]:
+        """The tasks that were to be stopped, in that order."""
+        return [task for action, task in self.calls if action == "stop_task"]
+
+
+@pytest.mark.parametrize("error", [Throttled("slow"), Unavailable("down"), Ambiguous("lost")])
+async def test_what_passes_is_tried_again(error: BridgeError) -> None:
+    place = Left(("t1", error), ("t1", error), ("all", error), ("payloads", error), patience=9)
+    assert await place.sweep() == []
+    assert sorted(place.asked) == ["t1", "t1", "t1", "t2", "t3", "t4"]
+    assert place.deleted
+    assert place.ending == 0
+
+
+@pytest.mark.parametrize("error", [Throttled("slow"), Refused("not so")])
+async def test_one_task_that_cannot_be_stopped_keeps_none_of_the_others(error: BridgeError) -> None:
+    place = Left(("t1", error), patience=9 if isinstance(error, Refused) else 0)
+    place.ending = 0
+    words = f"1 tasks, which end by themselves once they have started ({error.message})"
+    assert await place.sweep() == [words]
+    assert sorted(place.asked) == ["t1", "t2", "t3", "t4"]
+    assert place.deleted
+
+
+async def test_who_may_stop_nothing_removes_the_rest() -> None:
+    refusals = [(one, Unauthorized("may not")) for one in ("t1", "t2", "t3", "t4")]
+    place = Left(*refusals, patience=9)
+    words = "4 tasks, which end by themselves once they have started (may not)"
+    assert await place.sweep() == [words]
+    assert len(place.asked) == 1
+    assert place.deleted
+
+
+async def test_tasks_that_cannot_be_listed_are_stopped_where_they_are_known() -> None:
+    place = Left(("all", Unauthorized("may not")), patience=9)
+    (words,) = await place.sweep()
+    assert words.endswith("once they have started, as far as they are not known (may not)")
+    assert place.asked == ["t4"]
+
+
+async def test_what_goes_on_running_is_told_of() -> None:
+    place = Left()
+    place.ending = 99
+    (words,) = await place.sweep()
+    assert words.startswith("4 tasks, ")
+    assert words.endswith("(told to stop, and not seen to have ended)")
+    assert place.deleted
+
+
+async def test_objects_that_stay_are_told_of() -> None:
+    place = Left(("payloads", Unauthorized("may not")), patience=9)
+    assert await place.sweep() == ["objects in the bucket (may not)"]
 
 
 # Replays.

@@ -22,7 +22,9 @@ from botocore.exceptions import ClientError
 from fargate_kit import Cloud
 from support.channels import PATIENCE, soon
 
-from adapters.fargate import furnish
+from adapters.fargate import Adapter, Options, furnish
+from adapters.fargate.names import payload_prefix
+from tools.real import account, work
 from tools.real.__main__ import main
 from tools.real.recorder import Recorder
 from tools.real.redact import Redactor
@@ -63,8 +65,11 @@ class Place:
 
     async def start(self, *words: str, limit: str = "1") -> asyncio.subprocess.Process:
         given = ["aws", "--config", str(self.config), "--to", str(self.transcript)]
+        return await self._process(*given, "--max-cost", limit, *words)
+
+    async def _process(self, *words: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tools.real", *given, "--max-cost", limit, *words),
+            *(sys.executable, "-m", "tools.real", *words),
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
             stdin=asyncio.subprocess.DEVNULL,
@@ -74,6 +79,10 @@ class Place:
 
     async def run(self, *words: str, limit: str = "1") -> tuple[int, str]:
         return await ended(await self.start(*words, limit=limit))
+
+    async def clean_up(self, owner: str) -> tuple[int, str]:
+        given = ["clean-up", owner, "--config", str(self.config)]
+        return await ended(await self._process(*given))
 
     def client(self, service: str) -> Any:
         session = boto3.session.Session("simulated", "simulated", region_name="us-east-1")
@@ -123,11 +132,17 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 async def test_a_run_from_its_price_to_its_transcript(place: Place) -> None:
-    words = ("--yes", "--pace", "0.1", "-k", "to_its_end or shape or vanishes")
+    # What is asked for is another name than the one that was given.
+    rewrite = {"registry.acme.example": "mirror.acme.example"}
+    place.options["images"] = {**place.options.get("images", {}), "rewrite": rewrite}
+    place.write("fargate")
+    image = ("--image", "registry.acme.example/secret/box:1")
+    words = (*image, "--yes", "--pace", "0.1", "-k", "to_its_end or shape or vanishes")
     code, out = await place.run(*words)
     assert code == 0, out
     assert f"account {ACCOUNT}, us-east-1 (an address of its own" in out
     assert "3 tests, at most 2 tasks of 250m CPU, 512Mi memory" in out
+    assert "each ends by itself once it has started: 1290 s (0.36 h) at most" in out
     assert re.search(r"list prices of \d{4}-\d\d-\d\d, https://", out)
     assert "$0.0089 at most; the limit is $1.00" in out
     assert "2 passed, 1 skipped" in out
@@ -136,7 +151,8 @@ async def test_a_run_from_its_price_to_its_transcript(place: Place) -> None:
     assert "nothing is left" in out
     assert await asyncio.to_thread(place.left) == []
     text = place.transcript.read_text()
-    for secret in (ACCOUNT, "subnet-0", "sg-0", "podbridge-pods", "podbridge-execution"):
+    names = ("subnet-0", "sg-0", "podbridge-pods", "podbridge-execution", "acme", "secret/")
+    for secret in (ACCOUNT, *names):
         assert secret not in text, secret
     transcript = read(place.transcript)
     assert transcript.about["simulated"] is True
@@ -191,6 +207,85 @@ async def test_who_interrupts_it_leaves_nothing(place: Place) -> None:
     assert code == 130, out
     assert "removing what is left\nnothing is left" in out
     assert await asyncio.to_thread(place.left) == []
+
+
+# What is left.
+
+OWNER = "podbridge-real-0123abcd"
+
+
+async def launch(options: Options, count: int) -> list[str]:
+    """Starts tasks that nobody watches then; their ARNs."""
+    adapter = Adapter("fargate", options)
+    try:
+        await adapter.open()
+        pods = [work.endless("busybox") for _ in range(count)]
+        await asyncio.gather(*(adapter.run(one) for one in pods))
+
+        async def up() -> bool:
+            # A list may not have the newest yet.
+            return len(await account._running(adapter)) == count
+
+        await soon(up)
+        await adapter._store.put_payloads({f"{payload_prefix(options.owner)}x": b"A=b"})
+        return list(await account._running(adapter))
+    finally:
+        await adapter.close()
+
+
+def states(place: str, cluster: str, arns: Sequence[str]) -> list[str]:
+    """Of tasks, in no order."""
+    session = boto3.session.Session("simulated", "simulated", region_name="us-east-1")
+    ecs = session.client("ecs", endpoint_url=place)
+    try:
+        found = ecs.describe_tasks(cluster=cluster, tasks=list(arns))["tasks"]
+    finally:
+        ecs.close()
+    return [one["lastStatus"] for one in found]
+
+
+def narrowed(options: Any, owner: str, tmp_path: Path) -> Options:
+    return account.narrowed(Options(**options), owner, pace=0.05, state=str(tmp_path))
+
+
+async def test_clean_up_leaves_nothing_of_an_owner(place: Place) -> None:
+    theirs = await launch(narrowed(place.options, "podbridge-real-00000000", place.path), 1)
+    ours = await launch(narrowed(place.options, OWNER, place.path), 2)
+    cluster = place.options["cluster"]
+    left = await asyncio.to_thread(place.left)
+    assert set(ours) < set(left)
+    assert len([one for one in left if one.startswith(f"{OWNER}/")]) == 3
+    code, out = await place.clean_up(OWNER)
+    assert code == 0, out
+    assert f"nothing of {OWNER} runs\n" in out
+    assert await asyncio.to_thread(states, place.endpoint, cluster, ours) == ["STOPPED"] * 2
+    left = await asyncio.to_thread(place.left)
+    # Definitions are not looked for, and what is another run's stays.
+    assert not [one for one in left if one in ours or one.startswith(f"{OWNER}/")]
+    assert set(theirs) < set(left)
+    assert (await place.clean_up(OWNER))[0] == 0
+
+
+async def test_what_is_throttled_is_removed_all_the_same(tmp_path: Path) -> None:
+    cloud = Cloud()
+    await cloud.open()
+    try:
+        options = narrowed(cloud.options, OWNER, tmp_path)
+        arns = await launch(options, 3)
+        assert len(arns) == 3
+        await cloud.fault("throttle", action="StopTask", times=2)
+        await cloud.fault("error", action="ListTasks", times=1)
+        await cloud.fault("error", action="DescribeClusters", times=1)
+        assert await account.sweep("fargate", options, account.Made(arns)) == []
+        endpoint, cluster = cloud.simulator.endpoint, options.cluster
+        assert await asyncio.to_thread(states, endpoint, cluster, arns) == ["STOPPED"] * 3
+        adapter = Adapter("fargate", options)
+        try:
+            assert await adapter._store.marks() == await adapter._store.payloads() == set()
+        finally:
+            await adapter.close()
+    finally:
+        await cloud.close()
 
 
 # Redaction.

@@ -1,7 +1,8 @@
 """Counts what tasks cost while they run, and lets none begin that could pass the limit.
 
 A task counts with the longest that it can be billed until it is seen to have ended, and from then
-on with what it took, a minute at least. So the limit holds whatever becomes of whoever watches.
+on with what it took, a minute at least. So the limit holds whatever becomes of whoever watches, but
+for a task that hangs before its containers start: it ends only where somebody stops it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Terms:
     least: float
     """Seconds that are billed at least."""
     longest: float
-    """Seconds after which nothing of a task is billed any more, whatever happens."""
+    """Seconds after which nothing of a task is billed any more: one that starts ends by itself, one
+    that does not is stopped."""
     tasks: int
     """How many may be started in all."""
     limit: Decimal
@@ -50,6 +52,9 @@ class _Task:
     arn: str = ""
     seconds: float | None = None
     """How long it was billed; None: it may run."""
+    doubtful: bool = False
+    """Whether it was asked for without an answer that says what became of it: it may run, whatever
+    is said of the token from then on."""
 
 
 class Meter:
@@ -133,7 +138,9 @@ class Meter:
         token = str(params["clientToken"])
         context[_TOKEN] = token
         with self._lock:
-            if token in self._tasks:
+            if (known := self._tasks.get(token)) is not None:
+                # Not answered yet, or it would be gone or have an ARN.
+                known.doubtful = True
                 return
             if problem := self._lacks(1):
                 self.refused = problem
@@ -144,16 +151,26 @@ class Meter:
     def _launched(self, parsed: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:
         status = parsed.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         with self._lock:
+            one = self._tasks[context[_TOKEN]]
             if status < 300 and parsed.get("tasks"):
-                self._tasks[context[_TOKEN]].arn = parsed["tasks"][0]["taskArn"]
-            elif status < 500 and not self._tasks[context[_TOKEN]].arn:
-                # It was refused. After a 5xx it may run all the same.
-                del self._tasks[context[_TOKEN]]
+                one.arn = parsed["tasks"][0]["taskArn"]
+            elif status < 500:
+                self._refuse(context[_TOKEN])
+            else:
+                one.doubtful = True
 
     def _lost(self, exception: Exception, context: dict[str, Any], **_: Any) -> None:
         with self._lock:
-            if isinstance(exception, _UNSENT) and not self._tasks[context[_TOKEN]].arn:
-                del self._tasks[context[_TOKEN]]
+            if isinstance(exception, _UNSENT):
+                self._refuse(context[_TOKEN])
+            else:
+                self._tasks[context[_TOKEN]].doubtful = True
+
+    def _refuse(self, token: str) -> None:
+        """This time it was not started: it does not count, unless it may have been before."""
+        one = self._tasks[token]
+        if not one.arn and not one.doubtful:
+            del self._tasks[token]
 
     def _seen(self, parsed: Mapping[str, Any], **_: Any) -> None:
         found = [*(parsed.get("tasks") or ()), *([parsed["task"]] if parsed.get("task") else ())]

@@ -91,6 +91,9 @@ class Recorder:
         asked_at, parameters = context.pop(_ASKED, (self._clock(), {}))
         with self._lock:
             self.calls += 1
+            # All of a call is learned from before any of it is written.
+            for one in (parameters, found.get("answer")):
+                self._redactor.gather(one)
             parameters = self._redactor.value(parameters)
             if "error" in found:
                 words = {key: self._redactor.text(one) for key, one in found["error"].items()}

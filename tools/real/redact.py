@@ -36,10 +36,19 @@ _SHORTEST = 6
 _LONG = 10
 """Characters from which on a name is replaced inside of longer words, too."""
 _OURS = "podbridge.io/"
-_DIGIT, _WORD = r"(?<![0-9])", r"(?<![0-9A-Za-z])"
+_PUBLIC = frozenset({"public.ecr.aws"})
+"""Registries that are everybody's."""
+_DIGIT, _WORD, _APART = r"(?<![0-9])", r"(?<![0-9A-Za-z])", r"(?<![\w-])"
+_PRINCIPAL = (
+    r"(?:(?<=:user/)|(?<=:role/)|(?<=:group/)|(?<=:policy/)|(?<=:assumed-role/)"
+    r"|(?<=:federated-user/))[\w+=,.@/-]*[\w+=@/-]"
+)
+"""Comes first: what follows a known role's name is a session's, which has a person's."""
 _PATTERNS: Mapping[str, str] = {
-    "key": r"\b(?:AKIA|ASIA|AIDA|AROA|AGPA|ANPA|ANVA)[A-Z0-9]{12,}\b",
-    "principal": r"(?<=:(?:user|role)/)[\w+=,.@/-]+|(?<=:assumed-role/)[\w+=,.@/-]+",
+    "key": r"\b(?:AKIA|ASIA|AIDA|AROA|AGPA|ANPA|ANVA)[A-Z0-9]{12,}\b(?::[\w+=,.@-]*[\w+=@-])?",
+    "email": r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "organization": _APART + r"(?:o-[a-z0-9]{10,32}|ou-[a-z0-9]{4,32}-[a-z0-9]{8,32}"
+    r"|r-[a-z0-9]{4,32}|p-[a-z0-9]{8,128})(?![\w-])",
     "uuid": r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b",
     "": r"\b(?P<id>subnet|sg|eni|vpc|vpce|fs|fsap|igw|rtb|eipalloc|i)-[0-9a-f]{8,}\b",
     "mac": r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b",
@@ -80,20 +89,50 @@ class Redactor:
             return text
         return self._compiled().sub(self._replaced, text)
 
-    def value(self, value: Any, path: Path = ()) -> Any:
-        """A plain value (`plain`), redacted."""
+    def image(self, image: str) -> None:
+        """Learns an image's name, and what is asked for and told of in its place: without its tag,
+        its registry, its path there."""
+        self.learn(image, "image")
+        repository = re.sub(r":[^:/]*$", "", image.partition("@")[0])
+        registry, _, path = repository.partition("/")
+        if not path:
+            # Everybody's: a word that may be anything else, too.
+            return
+        self.learn(repository, "image")
+        if not any(mark in registry for mark in ".:"):
+            # An owner at the default registry.
+            return
+        if registry not in _PUBLIC:
+            self.learn(registry, "registry")
+        if "/" in path or len(path) >= _SHORTEST:
+            self.learn(path, "repository")
+
+    def gather(self, value: Any, path: Path = ()) -> None:
+        """Learns what a plain value has, wherever it is in it: before any of a call is redacted."""
         if isinstance(value, Mapping):
-            return {self.text(key): self.value(one, (*path, key)) for key, one in value.items()}
+            for key, one in value.items():
+                self.gather(one, (*path, key))
+        elif isinstance(value, list):
+            for one in value:
+                self.gather(one, path)
+        elif isinstance(value, str) and not value.startswith(_OURS) and not _is_open(path):
+            member = _member(path)
+            if member in _LEARNED and len(value) >= _SHORTEST:
+                self.learn(value, member)
+
+    def value(self, value: Any) -> Any:
+        """A plain value (`plain`), redacted."""
+        self.gather(value)
+        return self._redacted(value, ())
+
+    def _redacted(self, value: Any, path: Path) -> Any:
+        if isinstance(value, Mapping):
+            return {self.text(key): self._redacted(one, (*path, key)) for key, one in value.items()}
         if isinstance(value, list):
-            return [self.value(one, path) for one in value]
+            return [self._redacted(one, path) for one in value]
         if not isinstance(value, str) or not value or value.startswith(_OURS):
             return value
-        if path[-1:] and (path[-1] in OPEN or path[-2:] in _OPEN_PAIRS):
-            return self.text(value)
-        member = re.sub(r"[^A-Za-z]", "", path[-1] if path else "") or "text"
-        if member in _LEARNED and len(value) >= _SHORTEST:
-            self.learn(value, member)
-        return self._placeholder(member, value)
+        return self.text(value) if _is_open(path) else self._placeholder(_member(path), value)
 
     def _compiled(self) -> re.Pattern[str]:
         if self._pattern is None:
@@ -101,7 +140,7 @@ class Redactor:
             literals = "|".join(map(_literal, longest)) or "(?!)"
             named = (f"(?P<{what}>{one})" if what else one for what, one in _PATTERNS.items())
             # Names first: a bucket may look like something else.
-            parts = [f"(?P<known>{literals})", *named]
+            parts = [f"(?P<principal>{_PRINCIPAL})", f"(?P<known>{literals})", *named]
             self._pattern = re.compile("|".join(parts))
         return self._pattern
 
@@ -117,6 +156,14 @@ class Redactor:
             self._counts[what] = self._counts.get(what, 0) + 1
             self._placeholders[text] = f"<{what}-{self._counts[what]}>"
         return self._placeholders[text]
+
+
+def _is_open(path: Path) -> bool:
+    return path[-1:] != () and (path[-1] in OPEN or path[-2:] in _OPEN_PAIRS)
+
+
+def _member(path: Path) -> str:
+    return re.sub(r"[^A-Za-z]", "", path[-1] if path else "") or "text"
 
 
 def _literal(text: str) -> str:

@@ -75,10 +75,10 @@ def run(wanted: Wanted, say: Say) -> int:
         except OSError as error:
             raise Invalid(violations=[Violation("--to", f"{file}: {error.strerror}")]) from None
         with out:
-            known = accounts.names(options, seen.region)
+            redactor = Redactor(accounts.names(options, seen.region))
             if wanted.image != work.IMAGE:
-                known |= {wanted.image: "image"}
-            recorder = Recorder(out, Redactor(known))
+                redactor.image(wanted.image)
+            recorder = Recorder(out, redactor)
             recorder.begin(
                 {
                     "cloud": "aws",
@@ -148,7 +148,8 @@ def _told(
     mark = " (an address of its own: nothing may be billed)" if simulated else ""
     yield f"{name}: account {quote.account}, {seen.region}{mark}"
     yield f"  {len(tests)} tests, at most {terms.tasks} tasks of {size_words(quote.billed)}"
-    yield f"  each ends by itself: {terms.longest:g} s ({terms.longest / 3600:.2f} h) at most"
+    longest = f"{terms.longest:g} s ({terms.longest / 3600:.2f} h) at most"
+    yield f"  each ends by itself once it has started: {longest}"
     when = f"list prices of {quote.priced_on}, {quote.source}"
     yield f"  {price(terms.hourly)} an hour for each; {when}"
     yield f"  {at_most(terms.worst * terms.tasks)} at most; the limit is {at_most(terms.limit)}"
@@ -232,12 +233,13 @@ def _swept(made: Account, say: Say) -> bool:
     for one in left:
         say(f"left: {one}")
     if made.meter.unknown:
-        say(f"nobody answered for {made.meter.unknown} tasks, which end by themselves; {again}")
+        say(f"nobody answered for {made.meter.unknown} {accounts.TASKS}; {again}")
     elif not left:
         say("nothing is left")
-    return bool(made.meter.unknown) or any(accounts.BILLED in one for one in left)
+    return bool(made.meter.unknown) or any(what in one for one in left for what in accounts.BILLED)
 
 
 async def _bounded(made: Account) -> Sequence[str]:
-    async with asyncio.timeout(made.patience):
-        return await accounts.sweep(made.name, made.options, made.made)
+    # Whatever is tried again ends before that.
+    async with asyncio.timeout(2 * made.patience):
+        return await accounts.sweep(made.name, made.options, made.made, made.patience)

@@ -1,7 +1,7 @@
 """What is run on an account, and how much of it at most.
 
-A bare task has no hard stop but the provider's: so each container ends by itself, whatever becomes
-of whoever started it.
+A bare task has no hard stop but the provider's: so each container that has started ends by itself,
+whatever becomes of whoever started it. One whose image is never pulled does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bridge.workload import Container, Identity, RestartPolicy, Role, Workload
 IMAGE = "public.ecr.aws/docker/library/busybox:1.37"
 """Every account can pull it, without a login."""
 LIFE = 900
-"""Seconds after which every container has ended by itself."""
+"""Seconds from its start after which every container has ended by itself."""
 GRACE = 30.0
 """Seconds that its stop may take, the default of a pod."""
 TASKS: Mapping[str, int] = {
