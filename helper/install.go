@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -16,7 +18,20 @@ func install(payload *Payload) error {
 	if err := openBoard(payload.Folder); err != nil {
 		return err
 	}
-	return copySelf(payload.Folder)
+	if err := copySelf(payload.Folder); err != nil {
+		return err
+	}
+	return closeFolder(payload.Folder)
+}
+
+// closeFolder keeps everybody but its owner from putting something else in the helper's place: a
+// cloud may have opened the folder to all. Where it is somebody else's, that one alone could.
+func closeFolder(folder string) error {
+	err := os.Chmod(folder, 0o755)
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		return fail(exitHelper, "cannot close %s: %s", folder, reasonOf(err))
+	}
+	return nil
 }
 
 func copySelf(folder string) error {

@@ -146,7 +146,7 @@ class Deprived(Hosted):
                 return bare(workload)
             processes = found.processes
         hosts = addresses.of_host(self.client.address)
-        settings = self._hosting.settings(workload.identity, hosts)
+        settings = self._hosting.settings(workload, hosts)
         return wrap(workload, processes, settings, self._image)
 
     async def list(self) -> Sequence[Observed]:

@@ -69,12 +69,13 @@ class Adapter(Hosted):
         self._commands = Commands(self._clients, self._tasks, options.cluster)
         self._logs = Logs(self._clients, options.log_group)
         self._logins = Logins(self._clients, options)
+        definitions = Definitions(self._clients, options.owner, options.tags)
         self._prepared = Preparation(
             options=options,
             hosting=self._hosting,
             registry=self._registry,
             store=self._store,
-            definitions=Definitions(self._clients, options.owner, options.tags),
+            definitions=definitions,
             logins=self._logins,
         )
         self._launcher = Launcher(
@@ -84,6 +85,7 @@ class Adapter(Hosted):
             tasks=self._tasks,
             prepare=self._prepared.order,
             settings=self._run,
+            revived=definitions.revived,
             gives_up=lambda: self._watch.gives_up(),  # noqa: PLW0108 - it is made later
         )
         self._watch = Watch(

@@ -11,6 +11,13 @@ from adapters.fargate.clients import Clients
 from adapters.fargate.names import Json
 from bridge.errors import NotFound
 
+_CONTENT = (
+    "taskRoleArn", "executionRoleArn", "networkMode", "containerDefinitions", "volumes",
+    "requiresCompatibilities", "cpu", "memory", "pidMode", "ipcMode", "runtimePlatform",
+    "ephemeralStorage",
+)  # fmt: skip
+"""What of a description is what was registered; the rest is ECS's own."""
+
 
 class Definitions:
     """One owner's families. None is ever deregistered: an account registers one a second."""
@@ -28,6 +35,22 @@ class Definitions:
         # One asks, and registers; all others wait for that.
         async with self._locks[family]:
             if family not in self._known:
+                self._known[family] = await self._found(family) or await self._registered(
+                    family, document
+                )
+        self._locks.pop(family, None)
+        return self._known[family]
+
+    async def revived(self, arn: str) -> str:
+        """The ARN of an active definition that says what this one says, which somebody else has
+        deregistered. Errors as of the clients' calls."""
+        answer = await self._clients.call("ecs", "describe_task_definition", taskDefinition=arn)
+        said = answer["taskDefinition"]
+        family = str(said["family"])
+        async with self._locks[family]:
+            # Whoever came first has done it for all.
+            if self._known.get(family, arn) == arn:
+                document = {name: said[name] for name in _CONTENT if said.get(name)}
                 self._known[family] = await self._found(family) or await self._registered(
                     family, document
                 )

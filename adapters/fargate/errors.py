@@ -27,6 +27,10 @@ class Refused(Unavailable):
     kind = "Refused"
 
 
+class Inactive(Refused):
+    """The task definition was deregistered, by somebody else."""
+
+
 class Conflict(BridgeError):
     """There is something of that name or token already, and it is another one."""
 
@@ -42,6 +46,7 @@ _WORDS: Sequence[tuple[re.Pattern[str], type[BridgeError]]] = [
     (_any("rate exceeded", "too many concurrent attempts", "errorcode: throttling"), Throttled),
     (_any("capacity is unavailable", "no capacity", "insufficient ?capacity"), OutOfCapacity),
     (_any("(free|available) (private )?(ip )?addresses", "InsufficientFreeAddr"), OutOfCapacity),
+    (_any("task ?definition is inactive"), Inactive),
     (_any("unable to describe task definition", "referenced (cluster|task) was not"), NotFound),
     (_any("limit on the number of", "limit exceeded", "quota"), QuotaExceeded),
 ]

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from adapters.fargate import observe
-from adapters.fargate.errors import Conflict, meant
+from adapters.fargate.errors import Conflict, Inactive, meant
 from adapters.fargate.names import Json, task_id
 from adapters.fargate.order import Order, request, started_by
 from adapters.fargate.pods import Pod, Pods
@@ -46,7 +46,7 @@ Prepare = Callable[[Pod], Awaitable[Order]]
 
 class Launcher:
     """Brings pods on their way in the background. `settings`: RunTask's arguments that are the same
-    for all pods."""
+    for all pods. `revived`: a task definition in the place of one that was deregistered."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Launcher:
         tasks: Tasks,
         prepare: Prepare,
         settings: Callable[[Order], Json],
+        revived: Callable[[str], Awaitable[str]],
         gives_up: Callable[[], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -66,6 +67,7 @@ class Launcher:
         self._tasks = tasks
         self._prepare = prepare
         self._settings = settings
+        self._revived = revived
         self._gives_up = gives_up
         self._clock = clock
 
@@ -182,12 +184,17 @@ class Launcher:
                     raise
                 # It was refused as a whole: no task can come of that token.
                 pod.unused = kept.order.token
-                following = kept.order.subnet + isinstance(error, OutOfCapacity)
-                kept = await self._renew(pod, kept, subnet=following)
-                if not isinstance(error, OutOfCapacity):
+                here = kept.order.subnet
+                if isinstance(error, OutOfCapacity):
+                    # The next subnet may be in a zone that has room.
+                    self._wait(pod, error.kind, error.message)
+                    kept = await self._renew(pod, kept, subnet=here + 1)
+                elif isinstance(error, Inactive):
+                    other = await self._revived(kept.order.definition)
+                    kept = await self._renew(pod, kept, subnet=here, definition=other)
+                else:
+                    await self._renew(pod, kept, subnet=here)
                     raise
-                # The next subnet may be in a zone that has room.
-                self._wait(pod, error.kind, error.message)
         return False
 
     async def _ordered(self, pod: Pod) -> Kept:
@@ -205,8 +212,12 @@ class Launcher:
         pod.kept = kept
         return kept
 
-    async def _renew(self, pod: Pod, kept: Kept, *, subnet: int = 0, dead: str = "") -> Kept:
-        made = kept.order.again(secrets.token_hex(16), self._clock(), subnet=subnet, dead=dead)
+    async def _renew(
+        self, pod: Pod, kept: Kept, *, subnet: int = 0, dead: str = "", definition: str = ""
+    ) -> Kept:
+        made = kept.order.again(
+            secrets.token_hex(16), self._clock(), subnet=subnet, dead=dead, definition=definition
+        )
         try:
             changed = await self._store.change(kept, made)
             pod.unused = made.token

@@ -112,7 +112,7 @@ def group(order: Order, task: Mapping[str, Any], *, warned: bool) -> Observed:
     if taken:
         code = str(task.get("stopCode", ""))
         reason, message = _SPOT if code in ("", _NOTICE) else code, said
-    elif is_over and said == HARD_STOP:
+    elif has_ended and said == HARD_STOP:
         reason, message = "DeadlineExceeded", said
     return Observed(
         order.identity,

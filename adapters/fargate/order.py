@@ -67,11 +67,22 @@ class Order:
     end: Json | None = None
     """The last event of its task, where ECS has forgotten the task before anybody saw its end."""
 
-    def again(self, token: str, now: float, *, subnet: int = 0, dead: str = "") -> Order:
+    def again(
+        self, token: str, now: float, *, subnet: int = 0, dead: str = "", definition: str = ""
+    ) -> Order:
         """The same, to be asked for anew. Only where what was asked for before is known to be
-        nothing: it was refused, or `dead` is what became of it."""
+        nothing: it was refused, or `dead` is what became of it. `definition`: one that says the
+        same."""
         gone = (*self.dead, dead) if dead else self.dead
-        return replace(self, token=token, asked_at=now, subnet=subnet, dead=gone, end=None)
+        return replace(
+            self,
+            token=token,
+            asked_at=now,
+            subnet=subnet,
+            dead=gone,
+            definition=definition or self.definition,
+            end=None,
+        )
 
     def is_lost(self, now: float) -> bool:
         """Whether its token may be forgotten, so that a task that nobody finds is given up."""

@@ -117,7 +117,7 @@ class Preparation:
                 raise Unread(f"{found.without}; but {beyond}")
             self._hosting.without(workload.identity, found.without)
             return bare(workload)
-        settings = self._hosting.settings(workload.identity)
+        settings = self._hosting.settings(workload)
         return wrap(workload, found.processes, settings, self._options.helper_image)
 
 

@@ -47,8 +47,8 @@ _RETURNS = 60.0
 tries every 30 at least, and a connection may take its time."""
 _SETTLED, _AGAIN = 10.0, 0.2
 """Seconds after which a cloud has all of a log, and between looks until then."""
-_LIFETIME = timedelta(days=7)
-"""How long a pod's own certificate is good."""
+_LIFETIME, _MARGIN = timedelta(days=7), timedelta(days=1)
+"""How long a pod's own certificate is good at least, and beyond the time that the pod may run."""
 _PORTS = (16384, 16384)
 """The first, and how many: below those that connections going out take on most machines."""
 _TRIES = 32
@@ -176,12 +176,14 @@ class Hosting:
             await asyncio.gather(self._hearing, return_exceptions=True)
             await self._tunnels.close()
 
-    def settings(self, identity: Identity, host_addresses: Sequence[str] = ()) -> Settings:
+    def settings(self, workload: Workload, host_addresses: Sequence[str] = ()) -> Settings:
         """What the helpers of a pod are given: their key, and the way here where there is one."""
         tunnel = None
         if self._address:
-            tunnel = self._tunnels.settings(identity, self._address, _LIFETIME)
-        key = pod_key(self._secret, identity.key)
+            longest = timedelta(seconds=workload.hard_stop or 0.0) + _MARGIN
+            lifetime = max(_LIFETIME, longest)
+            tunnel = self._tunnels.settings(workload.identity, self._address, lifetime)
+        key = pod_key(self._secret, workload.identity.key)
         return Settings(key, host_addresses=tuple(host_addresses), tunnel=tunnel)
 
     def launching(self, workload: Workload) -> None:

@@ -85,6 +85,24 @@ async def test_a_refusal_says_nothing_of_the_call_before_it(
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 
+async def test_a_definition_that_was_deregistered_is_registered_anew(
+    bench: FargateBench, tmp_path: Path
+) -> None:
+    """Known to the provider as it is, and in the order of a pod that waits for its turn."""
+    adapter = await bench.adapter()
+    first, second = once(tmp_path / "first"), once(tmp_path / "second", 3)
+    await adapter.run(first)
+    await exit_of(adapter, first.identity)
+    pod = adapter._pods.of(first.identity)
+    assert pod is not None
+    assert pod.kept is not None
+    arn = pod.kept.order.definition
+    await adapter._clients.call("ecs", "deregister_task_definition", taskDefinition=arn)
+    await adapter.run(second)
+    assert (await exit_of(adapter, second.identity)).code == 3
+    assert (tmp_path / "second").read_text() == "ran\n"
+
+
 async def test_an_order_that_nobody_can_read_holds_up_no_other(
     bench: FargateBench,
 ) -> None:

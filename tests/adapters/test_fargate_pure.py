@@ -478,6 +478,16 @@ def state_of(said: dict[str, Any], *, warned: bool = False) -> Any:
     return observe.group(the_order(), said, warned=warned).containers[0].state
 
 
+@pytest.mark.parametrize("status", ["DEPROVISIONING", "STOPPED"])
+def test_the_hard_stop_is_told_with_the_end(status: str) -> None:
+    """A pod's end is told before its task has let go of everything."""
+    main = {"name": "main", "lastStatus": "STOPPED", "exitCode": 143}
+    times = dict.fromkeys(("startedAt", "executionStoppedAt"), AT)
+    said = task(status, main, **times, stoppedReason=observe.HARD_STOP)
+    found = observe.group(the_order(), said, warned=False)
+    assert (found.reason, found.message) == ("DeadlineExceeded", observe.HARD_STOP)
+
+
 def test_a_missing_code_is_no_success() -> None:
     said = task("STOPPED", {"name": "main"}, stoppedAt=AT, startedAt=AT)
     found = state_of(said)

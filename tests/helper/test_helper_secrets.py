@@ -130,3 +130,16 @@ def test_its_own_tests_pass() -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert command[0] == "go" or done.stdout == ""
+
+
+@as_root
+def test_nobody_puts_something_else_in_the_helpers_place(make: Make, tmp_path: Path) -> None:
+    """Also where the folder was open to all, as an empty volume is."""
+    script = f"cd {tmp_path}/podbridge && mv helper other; mv state gone; touch new; ls"
+    pod = make(container("m", script))
+    pod.folder.mkdir(exist_ok=True)
+    pod.folder.chmod(0o777)
+    installed(pod, tmp_path)
+    assert pod.folder.stat().st_mode & 0o7777 == 0o755
+    pod.run("m", user=NOBODY, group=NOBODY, extra_groups=[])
+    assert lines_of(pod, "m") == ["helper", "state"]

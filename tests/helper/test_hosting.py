@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from helper_kit import IDENTITY, Make, container
 from support.channels import PATIENCE
 
@@ -26,6 +28,7 @@ from bridge.workload import (
     Running,
     State,
     Waiting,
+    Workload,
 )
 
 pytestmark = pytest.mark.slow
@@ -98,8 +101,8 @@ async def waits(hosting: Hosting, cloud: PaperCloud) -> ContainerState:
 async def test_no_count_goes_back_while_helpers_come_back(make: Make, tmp_path: Path) -> None:
     cloud = PaperCloud()
     async with provider(tmp_path, cloud) as first:
-        tunnel = first.settings(IDENTITY).tunnel
         crashes = container("m", "exit 5", restart_policy=RestartPolicy.ALWAYS)
+        tunnel = first.settings(Workload(IDENTITY, (crashes,))).tunnel
         pod = make(crashes, tunnel=tunnel, first_backoff=1000.0, longest_backoff=1000.0)
         pod.all()
         before = await waits(first, cloud)
@@ -140,3 +143,16 @@ async def test_a_record_that_cannot_be_read_now_is_read_later(tmp_path: Path) ->
         shown = await hosting.view(cloud.group())
         assert shown.ended
         assert shown.failed
+
+
+@pytest.mark.parametrize(("hard_stop", "days"), [(None, 7), (3600.0, 7), (30 * 86_400.0, 31)])
+async def test_a_pods_certificate_is_good_for_as_long_as_it_may_run(
+    tmp_path: Path, hard_stop: float | None, days: int
+) -> None:
+    async with provider(tmp_path, PaperCloud()) as hosting:
+        pod = Workload(IDENTITY, (container("m", "true"),), hard_stop=hard_stop)
+        tunnel = hosting.settings(pod).tunnel
+        assert tunnel is not None
+        made = x509.load_pem_x509_certificate(tunnel.cert.encode())
+        left = made.not_valid_after_utc - datetime.now(UTC)
+        assert timedelta(days=days) - timedelta(minutes=5) < left <= timedelta(days=days)
