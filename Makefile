@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 # Tests and tools start hundreds of processes of ours: each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance conformance-helper conformance-fargate parity real fuzz helper lock clean help
+.PHONY: demo test test-cluster test-older unit check format generate bench control-plane cluster conformance conformance-helper conformance-fargate parity real faults fuzz helper lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## ?/\t/' | expand -t 16
@@ -93,6 +93,9 @@ parity: $(STAMP) ## the same manifests on a real kubelet and on engine, compared
 real: $(STAMP)   ## the contract on a real account, for money: make real CLOUD=aws MAX_COST=1 (docs/fargate.md)
 	@test -n "$(CLOUD)" && test -n "$(MAX_COST)" || { echo "error: make real CLOUD=aws MAX_COST=1 (US dollars)"; exit 2; }
 	@$(BIN)/python -m tools.real "$(CLOUD)" --max-cost "$(MAX_COST)" $(REAL)
+
+faults: $(STAMP) ## storms of the clouds' faults with 300 seeds; make test has 10: SEEDS=N for others
+	@PODBRIDGE_FAULT_SEEDS=$(or $(SEEDS),300) $(BIN)/python -m pytest -n 2 tests/faults
 
 fuzz: $(STAMP)   ## a million random and damaged inputs to SPDY and the WebSocket channels
 	@$(BIN)/python tools/fuzz_streams.py
