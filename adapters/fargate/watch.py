@@ -73,6 +73,8 @@ class Watch:
         self._logins = logins
         self._clock = clock
         self._foreign: set[str] = set()
+        self._ended: dict[str, Kept] = {}
+        """Orders of which an event has told the end since the last look at all orders began."""
         self._unreadable: set[str] = set()
         """Marks whose orders nobody here can read: their tasks are left alone."""
         """Tasks that are not ours, or of pods that are gone."""
@@ -153,7 +155,9 @@ class Watch:
             _log.warning("an event of task %s makes no sense: %s", arn, error)
             return
         changed = await self._store.change(kept, replace(kept.order, end=detail))
-        if pod is not None:
+        # It may have been found meanwhile, or its order may just have been read as it was before.
+        self._ended[mark] = changed
+        if (pod := self._pods.get(mark)) is not None:
             pod.kept = changed
             self._learn(pod, task)
 
@@ -301,11 +305,13 @@ class Watch:
     async def _learn_orders(self, marks: set[str], began: float) -> None:
         unknown = [one for one in marks if (pod := self._pods.get(one)) is None or not pod.kept]
         self._unreadable &= marks
-        for mark, kept in zip(
+        self._ended.clear()
+        for mark, found in zip(
             unknown, await asyncio.gather(*map(self._read, unknown)), strict=True
         ):
-            if kept is None:
+            if found is None:
                 continue
+            kept = self._ended.get(mark, found)
             pod = self._pods.add(Pod(kept.order.identity, kept.order.containers))
             if pod.kept is None and pod.launch is None:
                 pod.kept, pod.doubted_at = kept, began

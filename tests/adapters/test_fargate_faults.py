@@ -85,6 +85,46 @@ async def test_a_refusal_says_nothing_of_the_call_before_it(
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 
+async def test_an_event_that_comes_while_its_order_is_being_read(
+    bench: FargateBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes once it is written down, and is told all the same."""
+    first = await bench.adapter()
+    pod = once(tmp_path / "ran", 7)
+    await first.run(pod)
+    await exit_of(first, pod.identity)
+    known = first._pods.of(pod.identity)
+    assert known is not None
+    assert known.kept is not None
+    task: Any = {}
+
+    async def has_stopped() -> bool:
+        (said,) = (await first._tasks.describe([known.arn])).values()
+        task.update(said)
+        return bool(task["lastStatus"] == "STOPPED")
+
+    await soon(has_stopped)
+    await bench.vanish(first, pod.identity)
+    again = await bench.adapter()
+    read, was_read, may_go_on = again._store.read, asyncio.Event(), asyncio.Event()
+
+    async def slow(mark: str) -> Any:
+        found = await read(mark)
+        was_read.set()
+        await may_go_on.wait()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(again._store, "read", slow)
+        listing = asyncio.create_task(again.list())
+        await was_read.wait()
+    detail = {key: str(one) if key.endswith("At") else one for key, one in task.items()}
+    await again._watch.heard(known.mark, known.kept.order.nonce, detail)
+    may_go_on.set()
+    await listing
+    assert (await exit_of(again, pod.identity)).code == 7
+
+
 async def test_a_definition_that_was_deregistered_is_registered_anew(
     bench: FargateBench, tmp_path: Path
 ) -> None:
