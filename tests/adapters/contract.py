@@ -261,7 +261,12 @@ class Contract:
         adapter = await bench.adapter()
         pod = bench.endless()
         await bench.launch(adapter, pod)
-        observed = await until(adapter, pod.identity, is_running)
+
+        def is_whole(one: Observed) -> bool:
+            # A helper tells that it runs before its cloud has said which container that is.
+            return is_running(one) and bool(one.containers[0].container_id)
+
+        observed = await until(adapter, pod.identity, is_whole)
         assert observed.identity == pod.identity
         assert observed.accepted_at is not None
         assert not observed.ended
