@@ -95,6 +95,8 @@ class TestFargate(RealContract):
         script = r"printf 'a b\n\né\nlast'; sleep 0.1; printf 'to stderr\n' >&2"
         pod = workload(container("sh", "-c", script))
         adapter, _ = await self.finish(bench, pod)
+        # Its helper tells of the end before CloudWatch has the last line.
+        await until(adapter, pod.identity, lambda one: one.ended)
         assert sorted((await log(adapter, pod.identity)).decode().splitlines()) == [
             *("a b", "last", "to stderr", "é")
         ]

@@ -105,7 +105,7 @@ async def test_an_adapter_that_is_closed_ends_its_commands(bench: CommandBench) 
         return not bench.cloud.simulator.account.ecs.commands.sessions._terminated
 
     await soon(over)
-    with pytest.raises(Unavailable, match="closed|ended before"):
+    with pytest.raises(Unavailable, match=r"closed|ended before"):
         await channel.read()
     await channel.close()
 
