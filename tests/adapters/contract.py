@@ -174,6 +174,10 @@ class Bench(ABC):
         """
         return container("sh", "-c", f"while :; do nc -l -p {port} -e cat; done")
 
+    def is_told(self, observed: Observed) -> bool:
+        """Whether all is told of a pod that runs."""
+        return is_running(observed)
+
     def settle(self) -> None:
         """Lets what is brief come to its end, where time is not the real one."""
         return
@@ -262,11 +266,7 @@ class Contract:
         pod = bench.endless()
         await bench.launch(adapter, pod)
 
-        def is_whole(one: Observed) -> bool:
-            # A helper tells that it runs before its cloud has said which container that is.
-            return is_running(one) and bool(one.containers[0].container_id)
-
-        observed = await until(adapter, pod.identity, is_whole)
+        observed = await until(adapter, pod.identity, bench.is_told)
         assert observed.identity == pod.identity
         assert observed.accepted_at is not None
         assert not observed.ended
@@ -447,6 +447,19 @@ class Contract:
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+
+class TasksContract(Contract):
+    """What runs as ECS's tasks, without a helper."""
+
+    async def test_stop_without_grace_kills(self, bench: Bench) -> None:
+        """ECS has no such stop: a signal goes first."""
+        adapter = await bench.adapter()
+        pod = bench.endless()
+        await bench.launch(adapter, pod)
+        await until(adapter, pod.identity, is_running)
+        await adapter.stop(pod.identity, 0)
+        assert (await exit_of(adapter, pod.identity)).code == 143
 
 
 class RealContract(Contract):

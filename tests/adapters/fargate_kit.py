@@ -134,6 +134,10 @@ class HelpedBench(FargateBench):
     def __init__(self, state: Path, cloud: Cloud | None = None, **options: Any) -> None:
         super().__init__(state, cloud, **{"helper": HelperUse.ALWAYS, **options})
 
+    def is_told(self, observed: Observed) -> bool:
+        """Its helper tells that it runs before ECS has said which container that is."""
+        return is_running(observed) and bool(observed.containers[0].container_id)
+
     async def reachable(self, adapter: Any, who: Identity) -> None:
         """Its helpers come back by themselves."""
         await until(adapter, who, says_started)

@@ -11,7 +11,7 @@ from typing import Any
 
 import contract
 import pytest
-from contract import Bench, Contract, container, exit_of, find, is_running, log, until, workload
+from contract import Bench, TasksContract, container, exit_of, find, log, until, workload
 
 from bridge.workload import Container, Identity, Workload
 from tools.real import work
@@ -45,7 +45,7 @@ class AccountBench(Bench):
                 await one.close()
 
     async def vanish(self, adapter: Any, who: Identity) -> None:
-        raise NotImplementedError
+        raise AssertionError("ECS lets no task vanish: whoever needs that is not run here")
 
     def endless(self) -> Workload:
         return self._bounded(container(*work.command()))
@@ -70,16 +70,7 @@ async def bench(account: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     await made.close()
 
 
-class TestAccount(Contract):
-    async def test_stop_without_grace_kills(self, bench: Bench) -> None:
-        """ECS has no such stop: a signal goes first."""
-        adapter = await bench.adapter()
-        pod = bench.endless()
-        await bench.launch(adapter, pod)
-        await until(adapter, pod.identity, is_running)
-        await adapter.stop(pod.identity, 0)
-        assert (await exit_of(adapter, pod.identity)).code == 143
-
+class TestAccount(TasksContract):
     async def test_vanishes_remotely(self, bench: Bench) -> None:
         pytest.skip("only a simulator can let a task vanish: ECS keeps one for an hour")
 

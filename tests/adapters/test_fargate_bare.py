@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from contract import Bench, Contract, container, exit_of, find, is_running, log, until, workload
+from contract import TasksContract, container, exit_of, find, log, until, workload
 from fargate_kit import FargateBench, helper  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
@@ -19,15 +19,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[FargateBench]:
     await made.close()
 
 
-class TestBare(Contract):
-    async def test_stop_without_grace_kills(self, bench: Bench) -> None:
-        """ECS has no such stop: a signal goes first."""
-        adapter = await bench.adapter()
-        pod = bench.endless()
-        await bench.launch(adapter, pod)
-        await until(adapter, pod.identity, is_running)
-        await adapter.stop(pod.identity, 0)
-        assert (await exit_of(adapter, pod.identity)).code == 143
+class TestBare(TasksContract):
+    """What all adapters do."""
 
 
 async def test_a_pod_runs_to_its_end(bench: FargateBench) -> None:
