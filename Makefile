@@ -40,7 +40,7 @@ test-cluster: $(STAMP) ## the part on a real control plane, and some of Kubernet
 
 test-older: $(STAMP) ## the part on a real control plane, on the minor before
 	@$(BIN)/python -m tools.control_plane.build --version $(OLDER)
-	@PODBRIDGE_TEST_KUBERNETES=$(OLDER) $(BIN)/python -m pytest -n 2 --dist worksteal $(CLUSTER) \
+	@TEST_KUBERNETES=$(OLDER) $(BIN)/python -m pytest -n 2 --dist worksteal $(CLUSTER) \
 	  --ignore $(CLUSTER)/$(E2E)
 
 unit: $(STAMP)   ## what needs no process of its own

@@ -1,7 +1,8 @@
 """EventBridge's news of tasks, from an SQS queue: hints of where to look.
 
 They may come late, twice, in any order or not at all. What they say of a task counts only where ECS
-no longer says anything: it forgets a stopped task after an hour, and the queue keeps its event.
+no longer says anything: it forgets a stopped task after an hour. So the event of a task's end is
+kept with the pod's order before it leaves the queue.
 """
 
 from __future__ import annotations
@@ -72,11 +73,7 @@ class Hints:
         )
         self._watch.answered()
         messages: list[Json] = answer.get("Messages") or []
-        for one in messages:
-            detail = _detail(one)
-            mark, nonce = names.mark_of(self._options.owner, str(detail.get("startedBy", "")))
-            if mark:
-                await self._watch.heard(mark, nonce, detail)
+        await asyncio.gather(*(self._hand_on(_detail(one)) for one in messages))
         if messages:
             entries = [
                 {"Id": str(at), "ReceiptHandle": one["ReceiptHandle"]}
@@ -84,6 +81,11 @@ class Hints:
             ]
             await self._clients.call("sqs", "delete_message_batch", QueueUrl=url, Entries=entries)
         return bool(messages)
+
+    async def _hand_on(self, detail: Json) -> None:
+        mark, nonce = names.mark_of(self._options.owner, str(detail.get("startedBy", "")))
+        if mark:
+            await self._watch.heard(mark, nonce, detail)
 
 
 def _detail(message: Mapping[str, Any]) -> Json:

@@ -65,7 +65,7 @@ class Order:
     execute_command: bool = False
     """Whether commands may be started in it through ECS."""
     end: Json | None = None
-    """The last event of its task, where ECS has forgotten the task before anybody saw its end."""
+    """The event of its task's end, for when ECS has forgotten the task."""
 
     def again(
         self, token: str, now: float, *, subnet: int = 0, dead: str = "", definition: str = ""

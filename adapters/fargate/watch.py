@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from adapters.fargate import names, observe
+from adapters.fargate.errors import Conflict
 from adapters.fargate.launch import Launcher
 from adapters.fargate.logins import Logins
 from adapters.fargate.names import Json, task_id
@@ -133,33 +134,49 @@ class Watch:
         self._nudge.set()
 
     async def heard(self, mark: str, nonce: str, detail: Json) -> None:
-        """An event of a task that may be the pod's. Of one that ECS has forgotten it is the last
-        word, and is kept with the order before the event goes."""
+        """An event of a task that may be the pod's. That of its end is kept with the order before
+        the event goes: ECS forgets the task, and nobody may be here for longer than it takes to."""
         pod = self._pods.get(mark)
         self._proven = self._proven or pod is not None
         self.look_at(mark)
         if detail.get("lastStatus") != "STOPPED":
             return
-        if pod is not None and pod.task is not None and not pod.missing:
-            return
-        # Another provider may have changed it.
-        kept = await self._store.read(mark)
-        if kept is None or kept.order.nonce != nonce or kept.order.end is not None:
-            return
-        arn = str(detail.get("taskArn", ""))
-        if task_id(arn) in kept.order.dead or await self._tasks.describe([arn]):
-            return
         try:
             task = observe.from_event(detail)
         except ValueError as error:
-            _log.warning("an event of task %s makes no sense: %s", arn, error)
+            _log.warning("an event of pod %s makes no sense: %s", mark, error)
             return
-        changed = await self._store.change(kept, replace(kept.order, end=detail))
+        if observe.never_started(task) and pod is not None and pod.task is not None:
+            # Another one takes its place.
+            return
+        kept = pod.kept if pod is not None and pod.task is not None else None
+        kept = await self._keep_end(mark, nonce, detail, kept)
+        if kept is None:
+            return
         # It may have been found meanwhile, or its order may just have been read as it was before.
-        self._ended[mark] = changed
+        self._ended[mark] = kept
         if (pod := self._pods.get(mark)) is not None:
-            pod.kept = changed
-            self._learn(pod, task)
+            pod.kept = kept
+            if pod.task is None or pod.missing:
+                self._learn(pod, task)
+
+    async def _keep_end(
+        self, mark: str, nonce: str, detail: Json, kept: Kept | None
+    ) -> Kept | None:
+        """The order, with the end of its task. `kept`: as known here. None: it is gone, or the
+        task is not what became of it."""
+        while kept := kept or await self._store.read(mark):
+            order, task = kept.order, task_id(str(detail.get("taskArn", "")))
+            if order.nonce != nonce or task in order.dead:
+                return None
+            if order.end is not None:
+                return kept
+            try:
+                return await self._store.change(kept, replace(order, end=observe.slim(detail)))
+            except (Conflict, NotFound):
+                # Another provider has changed it, or an answer of ours was lost.
+                kept = None
+        return None
 
     async def _look(self) -> None:
         wanted, self._wanted = self._wanted, set()
@@ -203,6 +220,8 @@ class Watch:
                 self._learn(pod, task)
             elif not pod.missing and (pod.seen or self._clock() > _created(pod) + _YOUNG):
                 pod.missing = True
+                if pod.kept is not None and pod.kept.order.end is not None:
+                    self._learn(pod, observe.from_event(pod.kept.order.end))
                 self._pods.tell(pod)
 
     def _learn(self, pod: Pod, task: Json) -> None:

@@ -125,6 +125,52 @@ async def test_an_event_that_comes_while_its_order_is_being_read(
     assert (await exit_of(again, pod.identity)).code == 7
 
 
+async def test_an_end_that_was_told_outlives_the_task(bench: FargateBench, tmp_path: Path) -> None:
+    """The event has left the queue, and ECS has forgotten the task before anybody is back."""
+    await bench.cloud.open()
+    first = await bench.adapter(queue_url=bench.cloud.options["queue_url"])
+    pod = once(tmp_path / "ran", 7)
+    await first.run(pod)
+    await exit_of(first, pod.identity)
+    mark = names.mark(pod.identity.key)
+
+    async def is_kept() -> bool:
+        kept = await first._store.read(mark)
+        return kept is not None and kept.order.end is not None
+
+    await soon(is_kept)
+    await bench.vanish(first, pod.identity)
+    await first.close()
+    again = await bench.adapter()
+    assert (await exit_of(again, pod.identity)).code == 7
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+async def test_the_event_of_an_end_may_come_twice_and_late(
+    bench: FargateBench, tmp_path: Path
+) -> None:
+    """Also after the pod is gone: nothing comes of it then."""
+    adapter = await bench.adapter()
+    pod = once(tmp_path / "ran", 7)
+    await adapter.run(pod)
+    await exit_of(adapter, pod.identity)
+    known = adapter._pods.of(pod.identity)
+    assert known is not None
+    assert known.kept is not None
+    mark, nonce = known.mark, known.kept.order.nonce
+    (task,) = (await adapter._tasks.describe([known.arn])).values()
+    detail = {key: str(one) if key.endswith("At") else one for key, one in task.items()}
+    detail["lastStatus"] = "STOPPED"
+    await asyncio.gather(*(adapter._watch.heard(mark, nonce, detail) for _ in range(3)))
+    kept = await adapter._store.read(mark)
+    assert kept is not None
+    assert kept.order.end is not None
+    assert known.kept.tag == kept.tag
+    await adapter.delete(pod.identity)
+    await adapter._watch.heard(mark, nonce, detail)
+    assert await adapter._store.read(mark) is None
+
+
 async def test_a_definition_that_was_deregistered_is_registered_anew(
     bench: FargateBench, tmp_path: Path
 ) -> None:

@@ -6,17 +6,19 @@ from collections.abc import Iterator
 import pytest
 from control_plane_kit import ControlPlane, FakeNode, Namespace, fake_node, namespace
 
+from bridge.kubelet.manifests.burst import STABLE, api_version
 from tools.control_plane import assets, handle
+from tools.control_plane.components import API_SERVER
 from tools.control_plane.recipes import VERSIONS
 
-VERSION = os.environ.get("PODBRIDGE_TEST_KUBERNETES", VERSIONS[0])
+VERSION = os.environ.get("TEST_KUBERNETES", VERSIONS[0])
 
 
 @pytest.fixture(scope="session")
 def kubernetes_version() -> str:
     """The minor under test; without its programs the test is skipped, and says so."""
     if VERSION not in VERSIONS:
-        pytest.fail(f"PODBRIDGE_TEST_KUBERNETES is {VERSION}; there are {', '.join(VERSIONS)}")
+        pytest.fail(f"TEST_KUBERNETES is {VERSION}; there are {', '.join(VERSIONS)}")
     try:
         assets.locate(VERSION)
     except assets.Missing as error:
@@ -30,8 +32,18 @@ def control_plane(
 ) -> Iterator[ControlPlane]:
     """A control plane for all tests of this worker, with an audit log."""
     folder = tmp_path_factory.mktemp("control-plane")
-    with handle.running(folder, version=kubernetes_version, audit=True) as made:
+    extra = {API_SERVER: _burst_flags(kubernetes_version)}
+    with handle.running(folder, version=kubernetes_version, audit=True, extra=extra) as made:
         yield made
+
+
+def _burst_flags(version: str) -> list[str]:
+    """What `podbridge install --burst` says that an API server needs whose policies are beta."""
+    minor = int(version.partition(".")[2])
+    if minor >= STABLE:
+        return []
+    api = api_version(minor)
+    return [f"--runtime-config={api}=true", "--feature-gates=MutatingAdmissionPolicy=true"]
 
 
 @pytest.fixture(name="namespace")

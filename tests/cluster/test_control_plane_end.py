@@ -151,7 +151,8 @@ def test_for_people_the_pods_end_with_their_cluster(
     )
     assert process.stdout is not None
     lines = iter(process.stdout.readline, "")
-    assert any("joining" in line for line in lines)
+    if not any("joining" in line for line in lines):
+        raise AssertionError(process.communicate(timeout=PATIENCE))
     script = f"echo {tmp_path} > {tmp_path}/ran; exec tail -f {tmp_path}/ran"
     container = {"name": "main", "image": "none", "command": ["sh", "-c", script]}
     api = Api(tmp_path / "admin.kubeconfig")

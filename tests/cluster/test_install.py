@@ -147,7 +147,8 @@ def prefers(*terms: Object, **more: Any) -> Object:
 @pytest.fixture
 def bursting(place: Place, namespace: Namespace) -> Iterator[Namespace]:
     """A namespace whose pods burst."""
-    with installed(place, namespace, "--burst"):
+    version = place.plane.version.removeprefix("v")
+    with installed(place, namespace, "--burst", "--kubernetes-version", version):
         label = "podbridge.io/burst=enabled"
         kubectl(place.plane, "label", "namespace", namespace.name, label)
         # The API server learns of policies a moment later than it stores them.
