@@ -102,7 +102,11 @@ def group(order: Order, task: Mapping[str, Any], *, warned: bool) -> Observed:
     if "createdAt" not in task:
         task = {**task, "createdAt": datetime.fromtimestamp(created(order, task), UTC)}
     found = {one["name"]: one for one in task.get("containers") or ()}
-    states = tuple(_container(one, found.get(one.name) or {}, task) for one in order.containers)
+    wrapped = any(one.name == WATCH for one in order.containers)
+    states = tuple(
+        _container(one, found.get(one.name) or {}, task, wrapped=wrapped)
+        for one in order.containers
+    )
     is_over = is_stopped(task)
     # Whoever was warned is taken, also where the task itself takes a while longer to stop.
     has_ended = is_over or all(isinstance(one.state, Exit) for one in states)
@@ -134,10 +138,12 @@ def _notice(task: Mapping[str, Any], *, warned: bool) -> str:
     return "AWS takes the task's capacity back: it is told to end"
 
 
-def _container(made: Made, one: Mapping[str, Any], task: Mapping[str, Any]) -> ContainerState:
+def _container(
+    made: Made, one: Mapping[str, Any], task: Mapping[str, Any], *, wrapped: bool
+) -> ContainerState:
     digest = str(one.get("imageDigest", ""))
     runtime = one.get("runtimeId") or ""
-    state = _state(made, one, task)
+    state = _state(made, one, task, wrapped=wrapped)
     return ContainerState(
         made.name,
         state,
@@ -153,11 +159,13 @@ def _repository(image: str) -> str:
     return f"{head}{slash}{last.partition(':')[0]}"
 
 
-def _state(made: Made, one: Mapping[str, Any], task: Mapping[str, Any]) -> State:
+def _state(made: Made, one: Mapping[str, Any], task: Mapping[str, Any], *, wrapped: bool) -> State:
     status = str(one.get("lastStatus", ""))
     code = one.get("exitCode")
-    # Its end has a time from then on, which stays.
-    if code is not None and (task.get("executionStoppedAt") or is_stopped(task)):
+    # Its end has a time from then on, which stays. Around a helper it is the helper that tells of
+    # it, and the code alone says that one has failed.
+    told = wrapped and made.name not in (INSTALL, WATCH)
+    if code is not None and (task.get("executionStoppedAt") or is_stopped(task) or told):
         return _exit(int(code), one, task)
     if is_stopped(task):
         return _unknown(one, task)

@@ -20,7 +20,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -34,7 +34,16 @@ from bridge.helper.record import LONGEST, Record, read
 from bridge.helper.state import HelperState
 from bridge.helper.tunnel import NotConnected, Reported, Tunnels
 from bridge.helper.wrap import INSTALL, OURS, WATCH, place_of
-from bridge.workload import Exit, Files, Identity, Key, Observed, Role, Workload
+from bridge.workload import (
+    ContainerState,
+    Exit,
+    Files,
+    Identity,
+    Key,
+    Observed,
+    Role,
+    Workload,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +64,11 @@ _TRIES = 32
 _COMING = 20.0
 """Seconds for which somebody who wants something of a helper waits for it to connect."""
 _WORDS = 1024
-"""Bytes of what a failed install wrote that are shown."""
+"""Bytes of what a helper that failed wrote that are shown."""
+_TELLS = 2.0
+"""Seconds within which `watch` tells of a container's end, where that has told it."""
+_LEAVE = 30.0
+"""Seconds that containers are given to end when their pod cannot become whole."""
 
 
 class Cloud(Protocol):
@@ -100,8 +113,12 @@ class _Pod:
     is_read: bool = False
     """Its end is known: `record` is what its helper left, None where that was nothing."""
     record: Record | None = None
-    failure: str = ""
-    """What an install that failed wrote."""
+    failures: dict[str, Exit] = field(default_factory=dict)
+    """Helpers that never came to their work, by container."""
+    mute: dict[str, float] = field(default_factory=dict)
+    """Containers of which only the cloud says that they ended, and since when (monotonic)."""
+    is_ended: bool = False
+    """It was ended for that."""
 
 
 class Hosting:
@@ -217,7 +234,16 @@ class Hosting:
             waits = (pod.creating or "ContainerCreating") if is_young else ""
             returning = not pod.creating and time.monotonic() < self._returning
             said = self._heard(pod)
-            return view.observed(group, said, final=False, creating=waits, returning=returning)
+            if said is not None:
+                await self._give_up(pod, group, said)
+            return view.observed(
+                group,
+                said,
+                final=False,
+                failures=pod.failures,
+                creating=waits,
+                returning=returning,
+            )
         if not pod.is_read and not await self._read(pod, group):
             # Until its log is whole the end is not known.
             loop = asyncio.get_running_loop()
@@ -226,26 +252,54 @@ class Hosting:
             return view.observed(
                 replace(group, containers=tuple(own)), self._heard(pod), final=False
             )
-        words = pod.failure.strip()
-        shown = view.observed(group, pod.record, final=pod.record is not None, installing=words)
+        final = pod.record is not None
+        shown = view.observed(group, pod.record, final=final, failures=pod.failures)
         # What befell its containers is told live alone.
         return replace(shown, notices=() if pod.said is None else pod.said.notices)
 
     async def _read(self, pod: _Pod, group: Observed) -> bool:
         """Reads what a pod's helper left. False: there may be more to come, or it cannot be read
         just now, which is no reason to tell nothing of all other pods."""
-        wrote = b""
         try:
             found = await self._record(group.identity)
             if found is None and self._may_be_short(group):
                 return False
-            if found is None and group.container(INSTALL) is not None:
-                wrote = await self._cloud.tail(group.identity, INSTALL, _WORDS)
+            pod.failures.clear()
+            for one in group.containers:
+                if view.is_mute(one, found) or (found is None and one.name == INSTALL):
+                    await self._learn_failure(pod, group.identity, one)
         except BridgeError as error:
             _log.info("pod %s: its record: %s", group.identity.uid, error)
             return False
-        pod.record, pod.is_read, pod.failure = found, True, wrote.decode(errors="replace")
+        pod.record, pod.is_read = found, True
         return True
+
+    async def _learn_failure(self, pod: _Pod, who: Identity, container: ContainerState) -> None:
+        """What it wrote, where that was a helper that never came to its work. Errors as of the
+        cloud's calls."""
+        wrote = await self._cloud.tail(who, container.name, _WORDS)
+        if (end := view.failure(container, wrote)) is not None:
+            _log.warning("pod %s: %s: %s", who.uid, container.name, end.message)
+            pod.failures[container.name] = end
+
+    async def _give_up(self, pod: _Pod, group: Observed, said: Record) -> None:
+        """Ends a pod that cannot become what was asked for: its others would wait for a container
+        that never comes."""
+        now, who = time.monotonic(), group.identity
+        mute = [one for one in group.containers if view.is_mute(one, said)]
+        pod.mute = {one.name: pod.mute.get(one.name, now) for one in mute}
+        for one in mute:
+            age = now - pod.mute[one.name]
+            if one.name in pod.failures or age > self._settled + _TELLS:
+                continue
+            asyncio.get_running_loop().call_later(_TELLS, self._cloud.tell, who)
+            if age >= _TELLS:
+                try:
+                    await self._learn_failure(pod, who, one)
+                except BridgeError as error:
+                    _log.info("pod %s: %s", who.uid, error)
+        if pod.failures and not pod.is_ended:
+            pod.is_ended = await self._tunnels.stop(who, _LEAVE)
 
     def _heard(self, pod: _Pod) -> Record | None:
         """What a helper of the pod has said last; it may be gone by now."""

@@ -5,7 +5,9 @@ The helper knows the containers, the cloud knows whether anything is there at al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TypeVar
 
 from bridge.backoff import backoff_message
@@ -16,6 +18,11 @@ from bridge.workload import ContainerState, Exit, Identity, Observed, Running, S
 UNKNOWN = "ContainerStatusUnknown"
 START_ERROR = "StartError"
 _LOST = "its helper ended without a record"
+_OWN = range(120, 123)
+"""Codes of a helper that never came to its work (helper/main.go)."""
+_SAYS = "podbridge-helper: "
+"""How its last words begin."""
+_NONE: Mapping[str, Exit] = MappingProxyType({})
 
 
 def is_wrapped(group: Observed) -> bool:
@@ -32,50 +39,85 @@ def is_over(group: Observed) -> bool:
     return first is not None and isinstance(first.state, Exit) and first.state.code != 0
 
 
+def is_mute(cloud: ContainerState, said: Record | None) -> bool:
+    """Whether this may have been a helper that never came to its work and could tell nobody: what
+    it wrote says (`failure`)."""
+    told = () if said is None else said.containers
+    own = next((one.state for one in told if one.name == cloud.name), None)
+    has_ended = isinstance(cloud.state, Exit) and cloud.state.code in _OWN
+    return has_ended and (own is None or isinstance(own, Waiting))
+
+
+def failure(cloud: ContainerState, wrote: bytes) -> Exit | None:
+    """How a container ended whose command was not started, by what its helper wrote. None: these
+    are not the words of one that never came to its work."""
+    if not isinstance(cloud.state, Exit) or cloud.state.code == 0:
+        return None
+    text = wrote.decode(errors="replace").strip()
+    words = next((one for one in reversed(text.splitlines()) if one.startswith(_SAYS)), "")
+    if cloud.name == INSTALL:
+        words = text
+    return Exit(128, cloud.state.finished_at, START_ERROR, message=words) if words else None
+
+
 def observed(
     group: Observed,
     said: Record | None,
     *,
     final: bool,
-    installing: str = "",
+    failures: Mapping[str, Exit] = _NONE,
     creating: str = "",
     returning: bool = False,
 ) -> Observed:
-    """The pod. `said`: the helper's latest words, live or, with `final`, its record. `installing`:
-    the words of an install that failed. `creating`: for what its containers wait until the helper
-    speaks, which it is expected to do any moment; empty: what the cloud says has to do.
+    """The pod. `said`: the helper's latest words, live or, with `final`, its record. `failures`:
+    helpers that never came to their work (`failure`), by container. `creating`: for what its
+    containers wait until the helper speaks, which it is expected to do any moment; empty: what the
+    cloud says has to do.
     `returning`: the helper has spoken to an earlier provider and is expected back: what it said
     there is not contradicted, and of its containers nothing is told."""
     own = [one for one in group.containers if not one.name.startswith(OURS)]
     over = final or is_over(group)
+    clouds = {one.name: one for one in own}
     if said is None:
         shown = [
-            _unsaid(one, group, installing) if over else _unheard(one, group, creating)
+            _unsaid(one, group, failures.get(INSTALL)) if over else _unheard(one, group, creating)
             for one in own
             if over or not returning or not _has_spoken(one)
         ]
     else:
-        clouds = {one.name: one for one in own}
         shown = [_merged(one, clouds.get(one.name), over and not final) for one in said.containers]
         if not over:
             shown = [_awaited(one, said, group.identity) for one in shown]
+    shown = [
+        replace(one, state=failures[one.name], container_id="", started=None, ready=None)
+        if one.name in failures
+        else one
+        for one in shown
+    ]
     lost = over and not final
     first = group.container(INSTALL)
-    broken = lost and first is not None and isinstance(first.state, Exit) and first.state.code != 0
+    broken = lost and (
+        (first is not None and isinstance(first.state, Exit) and first.state.code != 0)
+        or WATCH in failures
+    )
     return replace(
         group,
         containers=tuple(shown),
         ended=over and not any(isinstance(one.state, Running) for one in shown),
         failed=(said.failed if said is not None and final else lost) or group.failed,
         reason=said.reason if said is not None and final else "HelperFailed" if broken else "",
-        message=said.message if said is not None and final else _words(group, lost, installing),
+        message=said.message if said is not None and final else _words(group, lost, failures),
         disrupted=group.disrupted or (lost and not broken),
         notices=() if said is None else said.notices,
     )
 
 
-def _words(group: Observed, lost: bool, installing: str) -> str:
-    return (installing or _LOST) if lost else group.message
+def _words(group: Observed, lost: bool, failures: Mapping[str, Exit]) -> str:
+    if not lost:
+        return group.message
+    if INSTALL in failures:
+        return failures[INSTALL].message
+    return f"{_LOST}: {failures[WATCH].message}" if WATCH in failures else _LOST
 
 
 def _merged(said: ContainerState, cloud: ContainerState | None, is_lost: bool) -> ContainerState:
@@ -112,14 +154,14 @@ def _awaited(one: ContainerState, said: Record, identity: Identity) -> Container
     return one
 
 
-def _unsaid(cloud: ContainerState, group: Observed, installing: str) -> ContainerState:
+def _unsaid(cloud: ContainerState, group: Observed, installing: Exit | None) -> ContainerState:
     """A container of which the helper has said nothing, and will not."""
     at = max(
         (one.state.finished_at for one in group.containers if isinstance(one.state, Exit)),
         default=group.accepted_at or 0.0,
     )
-    if installing:
-        return replace(cloud, state=Exit(128, at, START_ERROR, message=installing))
+    if installing is not None:
+        return replace(cloud, state=replace(installing, finished_at=at))
     return replace(cloud, state=_named(Exit(137, at, UNKNOWN, message=_LOST), cloud, 0))
 
 
