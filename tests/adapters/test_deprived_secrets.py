@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from deprived_kit import DeprivedBench, helper, says_started  # noqa: F401 - a f
 from engine_kit import engine_address, image  # noqa: F401 - a fixture
 from support.channels import drained
 
+from adapters.engine import deprived
 from adapters.engine.client import part
 from bridge.errors import BridgeError
-from bridge.workload import EnvVar, File, Files, Identity, Mount
+from bridge.helper.payload import Settings
+from bridge.helper.wrap import Process, wrap
+from bridge.workload import EnvVar, File, Files, Identity, Mount, Workload
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +37,11 @@ async def bench(tmp_path: Path) -> AsyncIterator[DeprivedBench]:
 
 
 async def test_a_secret_is_nowhere_but_in_the_payload_and_where_the_pod_wants_it(
-    bench: DeprivedBench, caplog: pytest.LogCaptureFixture
+    bench: DeprivedBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("DEBUG")
+    secrets = Secrets()
+    monkeypatch.setattr(deprived, "wrap", secrets.wrap)
     adapter = await bench.adapter()
     one = replace(
         container("sleep", "1000", mounts=[Mount("secret", "/secret")]),
@@ -51,19 +56,65 @@ async def test_a_secret_is_nowhere_but_in_the_payload_and_where_the_pod_wants_it
     with pytest.raises(BridgeError) as caught:
         await adapter.exec(pod.identity, "main", ["/none"], stdin=False, tty=False)
     said.append(str(caught.value))
+    # The container sees what is in it, and not what the helper was given.
+    shown = await _said(adapter, pod.identity, "cat /proc/*/environ /proc/*/cmdline 2>/dev/null")
+    secrets.payloads_are_not_in("the processes", shown)
     async for place, words in _of_the_engine(bench, pod.identity):
-        _spotless(place, words)
+        secrets.are_not_in(place, words)
     await adapter.stop(pod.identity, 30)
     said.append(repr(await until(adapter, pod.identity, lambda found: found.ended)))
     async for place, words in _of_the_engine(bench, pod.identity):
-        _spotless(place, words)
+        secrets.are_not_in(place, words)
     for words in (*said, caplog.text):
-        _spotless("the provider", words)
+        secrets.are_not_in("the provider", words)
+
+
+class Secrets:
+    """What must not be seen: the pod's own secrets, and what would give them away."""
+
+    def __init__(self) -> None:
+        self._plain = [IN_ENV, IN_FILE]
+        self._payloads: list[str] = []
+
+    def wrap(
+        self, pod: Workload, processes: Mapping[str, Process], settings: Settings, own: str
+    ) -> Workload:
+        """`wrap`, whose payloads and key are secrets from then on."""
+        made = wrap(pod, processes, settings, own)
+        for one in made.containers:
+            for each in one.env:
+                # Each piece has its place and its number before what it holds.
+                self._payloads.append(each.value.rpartition(".")[2][:80])
+        key = settings.key
+        self._payloads += [key.hex(), base64.b64encode(key).decode()]
+        assert settings.tunnel is not None
+        self._payloads += settings.tunnel.key.splitlines()[1:-1]
+        assert len(self._payloads) >= 6
+        assert all(len(one) >= 20 for one in self._payloads)
+        return made
+
+    def are_not_in(self, place: str, words: str) -> None:
+        """Neither plainly nor as base64."""
+        for sentinel in self._plain:
+            for shape in (sentinel, base64.b64encode(sentinel.encode()).decode()[:-3]):
+                assert shape not in words, place
+        self.payloads_are_not_in(place, words)
+
+    def payloads_are_not_in(self, place: str, words: str) -> None:
+        """Nor the keys that they hold."""
+        for one in self._payloads:
+            assert one not in words, place
 
 
 async def _runs(adapter: Any, who: Identity, script: str, *words: str) -> int:
     command = ["sh", "-c", script, "sh", *words]
     return (await drained(await adapter.exec(who, "main", command, stdin=False, tty=False)))[2]
+
+
+async def _said(adapter: Any, who: Identity, script: str) -> str:
+    command = ["sh", "-c", script]
+    channel = await adapter.exec(who, "main", command, stdin=False, tty=False)
+    return (await drained(channel))[0].decode(errors="replace")
 
 
 async def _of_the_engine(bench: DeprivedBench, who: Identity) -> AsyncIterator[tuple[str, str]]:
@@ -104,9 +155,3 @@ def _file_system(folder: Path) -> str:
         ["stat", "-f", "-c", "%T", str(folder)], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
-
-
-def _spotless(place: str, words: str) -> None:
-    for sentinel in (IN_ENV, IN_FILE):
-        for shape in (sentinel, base64.b64encode(sentinel.encode()).decode()[:-3]):
-            assert shape not in words, place
