@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,9 +15,9 @@ import h2.events
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from helper_kit import ROOT, built
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.helper_program import go
 
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable
 from bridge.helper.keys import Authority, pod_key, pod_of, uri_of
@@ -354,10 +352,4 @@ def test_any_frames_from_a_helper_do_no_harm(frames: list[tuple[int, int, int, b
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["FuzzRequests", "FuzzTrees"])
 def test_any_request_of_a_provider_does_the_helper_no_harm(target: str) -> None:
-    built()
-    done = subprocess.run(
-        ["go", "test", "-run=^$", f"-fuzz=^{target}$", "-fuzztime=3s", "-parallel=2", "."],
-        cwd=ROOT / "helper", capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    go("go", "test", "-run=^$", f"-fuzz=^{target}$", "-fuzztime=3s", "-parallel=2", ".")
