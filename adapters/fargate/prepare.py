@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TypeVar
 
-from adapters.fargate import check, choose, definition
+from adapters.fargate import check, choose, definition, tokens
 from adapters.fargate.definition import Choices
 from adapters.fargate.definitions import Definitions
 from adapters.fargate.images import Images
@@ -57,11 +57,12 @@ class Preparation:
     async def order(self, pod: Pod) -> Order:
         """Everything but the task. May be repeated. Errors as of AWS and of registries; Invalid and
         Unsupported: it will never do."""
-        workload = pod.workload
-        assert workload is not None
+        assert pod.workload is not None
+        workload = tokens.asked_for(pod.workload, self._options)
         machine = choose.architecture(workload, self._options)
         pulled = await self._images.named(workload, machine)
-        pod.notice = pulled.notice
+        left_out = tokens.LEFT_OUT if workload is not pod.workload else ""
+        pod.notice = "; ".join(filter(None, (pulled.notice, left_out)))
         made = await self._made(workload, machine)
         images = {one.name: pulled.images.get(one.name, one.image) for one in made.containers}
         logins = await self._logins.needed(workload, pulled.images, pod.mark, self.secret)

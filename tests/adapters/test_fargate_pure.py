@@ -22,6 +22,7 @@ from adapters.fargate import (
     observe,
     order,
     sizes,
+    tokens,
 )
 from adapters.fargate.check import check, wraps
 from adapters.fargate.definition import Choices
@@ -618,3 +619,19 @@ def test_sysctls_are_the_same_for_every_container_of_the_pod() -> None:
     wanted = [{"namespace": name, "value": value} for name, value in sorted(sysctls)]
     for name, one in made.items():
         assert one.get("systemControls", []) == ([] if name.startswith("podbridge-") else wanted)
+
+
+def test_a_token_that_nobody_renews_is_mounted_on_request() -> None:
+    files = (File("ca.crt", b"ca"), File("token", b"secret", secret=True))
+    every = Files("kube-api-access-x7z", files, "1")
+    own = Files("own", files, "1")
+    pod = workload(container("true"), volumes=[every, own])
+    bare_, kept = tokens.asked_for(pod, options()).volumes
+    assert bare_ == replace(every, files=files[:1])
+    assert kept == own
+    wants = replace(pod, annotations={tokens.ANNOTATION: tokens.MOUNT})
+    assert tokens.asked_for(wants, options()) is wants
+    tunnel = {"address": "podbridge.internal.example", "port": 7444}
+    assert tokens.asked_for(pod, options(tunnel=tunnel)) is pod
+    plain = workload(container("true"), volumes=[own])
+    assert tokens.asked_for(plain, options()) is plain
