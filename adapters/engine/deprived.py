@@ -87,6 +87,7 @@ class Deprived(Hosted):
         self._own = OwnImage(self.client, "helper", program)
         self._image = ""
         self._hosting = Hosting(name, _Engine(self._engine))
+        self._acts = True
         asks = options.helper_images == "registry"
         self._registry = RegistryClient() if asks else None
 
@@ -96,11 +97,17 @@ class Deprived(Hosted):
         folder = self._options.helper_state
         kept = state.load(Path(folder) if folder else state.default_folder(), self._options.owner)
         await self._engine.open()
-        self._image = await self._own.reference()
-        self._engine.launcher.images.own.add(self._image)
-        host = self._options.helper_address or await self._gateway()
-        door = Door(self._options.helper_listen, self._options.helper_port, host)
-        await self._hosting.open(kept, door)
+        door = None
+        if self._acts:
+            self._image = await self._own.reference()
+            self._engine.launcher.images.own.add(self._image)
+            host = self._options.helper_address or await self._gateway()
+            door = Door(self._options.helper_listen, self._options.helper_port, host)
+        await self._hosting.open(kept, door, acts=self._acts)
+
+    def only_look(self) -> None:
+        """Begins and ends nothing by itself, and leaves helpers to who does."""
+        self._acts = False
 
     async def _gateway(self) -> str:
         """The machine's own address in the network of the pods."""
@@ -169,7 +176,8 @@ class Deprived(Hosted):
         return not self._group.has(group.identity) and time.time() > made + _YOUNG
 
     async def _view(self, group: Observed) -> Observed:
-        self._group.advance(group)
+        if self._acts:
+            self._group.advance(group)
         shown = await self._hosting.view(group)
         return replace(shown, ended=True) if self._group.was_halted(group) else shown
 

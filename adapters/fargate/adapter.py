@@ -113,9 +113,9 @@ class Adapter(Hosted):
         if not any(one.get("status") == "ACTIVE" for one in found["clusters"]):
             raise NotFound(f'there is no ECS cluster "{options.cluster}" in {self._clients.region}')
         self._prepared.region = self._clients.region
-        tunnel = options.tunnel
+        tunnel = options.tunnel if self._watch.acts else None
         door = Door(tunnel.listen, tunnel.port, tunnel.address) if tunnel else None
-        await self._hosting.open(kept, door)
+        await self._hosting.open(kept, door, acts=self._watch.acts)
         if not self._watch.acts:
             return
         self._background = [

@@ -21,7 +21,7 @@ from bridge.cli.follow import LogFollower
 from bridge.cli.interruption import held
 from bridge.cli.view.closing import gather
 from bridge.cli.wiring import Target, provider_of
-from bridge.local.control import ControlServer
+from bridge.local.control import ControlServer, short_path
 from bridge.local.outcome import ExitCode, exit_code_of
 from bridge.local.session import NODE, Session
 from bridge.local.store import until
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bridge.local.runs import Run
     from bridge.local.store import Change
     from bridge.pods import Manifest
+    from bridge.provider.server import Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ async def attend(
     """
     async with provider_of(target) as provider:
         session = Session(run, provider, note=note or view.note)
-        control = ControlServer(session)
+        offer = _Offer(run, provider)
+        control = ControlServer(session, offer.start)
         await control.start()
         signals = _Signals(run.name, session.delete, view, leaves=manner.leaves)
         deadline = _Deadline(manner.timeout, session, view)
@@ -109,6 +111,7 @@ async def attend(
             deadline.close()
             signals.close()
             await control.stop()
+            await offer.stop()
             if deleted:
                 run.remove()
             run.release()
@@ -248,6 +251,41 @@ class _Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
+
+
+class _Offer:
+    """The run's provider for other processes, from the first that asks for it on: the helpers in
+    its pods are connected to this one alone."""
+
+    def __init__(self, run: Run, provider: ProviderClient) -> None:
+        self._run = run
+        self._provider = provider
+        self._starting = asyncio.Lock()
+        self._server: Server | None = None
+        self._folder: int | None = None
+
+    async def start(self) -> None:
+        """Listens at `Run.provider`, where it does not yet. One at an address of its own is there
+        for all already."""
+        from bridge.provider.server import Server
+        from bridge.provider.service import Provider
+
+        if not isinstance(self._provider, Provider):
+            return
+        async with self._starting:
+            if self._server is None:
+                self._folder, path = short_path(self._run.provider)
+                server = Server(self._provider, f"unix:{path}")
+                await server.start()
+                self._server = server
+
+    async def stop(self) -> None:
+        """Whoever is connected is let go."""
+        if self._server is not None:
+            await self._server.stop(0)
+            self._run.provider.unlink(missing_ok=True)
+        if self._folder is not None:
+            os.close(self._folder)
 
 
 class _Deadline:

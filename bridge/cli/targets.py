@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from bridge.rpc.v1 import provider_pb2 as pb
 
 if TYPE_CHECKING:
     from bridge.cli.onlooker import Onlooker
+    from bridge.local.runs import Run
     from bridge.pods import Manifest
 
 
@@ -124,16 +126,43 @@ def _going(pods: Sequence[Found]) -> Sequence[Found]:
 @asynccontextmanager
 async def reached(state: RunState) -> AsyncIterator[Onlooker]:
     """The run's own provider, once that knows every pod. Unavailable."""
-    from bridge.cli.wiring import onlooker_of, synced, target_of
+    from bridge.cli.wiring import synced
 
     run = state.run
-    async with onlooker_of(target_of(run)) as provider:
+    async with _provider_of(run) as provider:
         try:
             async with asyncio.timeout(LOOK):
                 await synced(provider, run.wanted.uid)
         except TimeoutError:
             names = ", ".join(backends_of(state))
             raise Unavailable(f"{names} does not answer") from None
+        yield provider
+
+
+@asynccontextmanager
+async def _provider_of(run: Run) -> AsyncIterator[Onlooker]:
+    """That of the process which attends the run: it alone is connected to what is in its pods.
+    Where nobody does, one of this process over the same backends."""
+    from bridge.cli.wiring import Target, onlooker_of, target_of
+    from bridge.local.control import ControlClient, short_path
+
+    target = target_of(run)
+    if target.provider is None and run.attendant is not None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await ControlClient(run.control).provide()
+        except (Unavailable, TimeoutError):
+            pass
+        else:
+            folder, path = short_path(run.provider)
+            try:
+                offered = Target((), f"unix:{path}", target.max_run)
+                async with onlooker_of(offered) as provider:
+                    yield provider
+            finally:
+                os.close(folder)
+            return
+    async with onlooker_of(target) as provider:
         yield provider
 
 

@@ -132,15 +132,17 @@ class Hosting:
         self._secret = b""
         self._tunnels = Tunnels(b"\0" * SECRET_LENGTH)
         self._address = ""
+        self._acts = True
         self._hearing: asyncio.Task[None] | None = None
         self._pods: dict[Key, _Pod] = {}
         self._returning = 0.0
         """Until when (monotonic) helpers come back that connected to an earlier provider."""
 
-    async def open(self, kept: HelperState, door: Door | None) -> None:
-        """Lets helpers connect; None: none can, and their records tell all. Unavailable: no port
-        is free."""
+    async def open(self, kept: HelperState, door: Door | None, *, acts: bool = True) -> None:
+        """Lets helpers connect; None: none can, and their records tell all. `acts` False: it is
+        another process that they connect to, and that ends pods. Unavailable: no port is free."""
         self._secret = kept.secret
+        self._acts = acts
         self._tunnels = Tunnels(kept.secret)
         if door is not None:
             port = await self._listen(kept, door)
@@ -234,7 +236,7 @@ class Hosting:
             waits = (pod.creating or "ContainerCreating") if is_young else ""
             returning = not pod.creating and time.monotonic() < self._returning
             said = self._heard(pod)
-            if said is not None:
+            if said is not None and self._acts:
                 await self._give_up(pod, group, said)
             return view.observed(
                 group,
@@ -387,6 +389,8 @@ class Hosting:
             unknown = bool(container) and found.container(container) is None
             if shown.ended or unknown or (state is not None and isinstance(state.state, Exit)):
                 raise NotFound(f"{container or 'the pod'} does not run") from None
+            if not self._acts:
+                raise Unavailable("only who attends the pod can reach its helper") from None
             if not self._address:
                 words = "no helper can connect to this provider: its backend has no tunnel"
                 raise Unsupported(words) from None

@@ -1,8 +1,10 @@
 """How other processes reach the one that attends a run: JSON lines over a unix socket.
 
-A client writes one request: `{"op": "watch"}` or `{"op": "delete", "grace": seconds or null}`. A
-watch answers with a line for each change (`{"type", "kind", "object"}`) until the run is over; a
-delete with `{"ok": true}` as soon as the deletion is ordered.
+A client writes one request: `{"op": "watch"}`, `{"op": "delete", "grace": seconds or null}` or
+`{"op": "provider"}`. A watch answers with a line for each change (`{"type", "kind", "object"}`)
+until the run is over; a delete with `{"ok": true}` as soon as the deletion is ordered; `provider`
+with `{"ok": true}` as soon as the run's provider listens at the run's other socket, for whoever
+wants something of a pod that only this process can reach.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ LINE_LIMIT = 16 * 1024 * 1024
 class ControlServer:
     """Listens for the attending process."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, serve: Callable[[], Awaitable[None]]) -> None:
+        """`serve` has the run's provider listen at `Run.provider`, unless it does."""
         self._session = session
+        self._provide = serve
         self._server: asyncio.Server | None = None
         self._folder: int | None = None
 
@@ -35,7 +39,7 @@ class ControlServer:
         """Listens on the run's control socket."""
         path = self._session.run.control
         path.unlink(missing_ok=True)
-        self._folder, short = _short(path)
+        self._folder, short = short_path(path)
         self._server = await asyncio.start_unix_server(self._serve, short, limit=LINE_LIMIT)
         os.chmod(path, 0o600)
 
@@ -55,6 +59,10 @@ class ControlServer:
                 await self._watch(writer)
             elif request.get("op") == "delete":
                 self._session.delete(request.get("grace"))
+                _write(writer, {"ok": True})
+                await writer.drain()
+            elif request.get("op") == "provider":
+                await self._provide()
                 _write(writer, {"ok": True})
                 await writer.drain()
         except (OSError, ValueError):
@@ -94,9 +102,16 @@ class ControlClient:
 
     async def delete(self, grace: float | None = None) -> None:
         """Orders the run's deletion. Unavailable where nobody attends it."""
+        await self._order({"op": "delete", "grace": grace})
+
+    async def provide(self) -> None:
+        """Has the run's provider listen. Unavailable where nobody attends it."""
+        await self._order({"op": "provider"})
+
+    async def _order(self, request: dict[str, Any]) -> None:
         reader, writer = await self._open()
         try:
-            _write(writer, {"op": "delete", "grace": grace})
+            _write(writer, request)
             await writer.drain()
             if not await reader.readline():
                 raise Unavailable("the process that attends the run has gone")
@@ -116,7 +131,7 @@ class ControlClient:
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            folder, short = _short(self._path)
+            folder, short = short_path(self._path)
             try:
                 return await asyncio.open_unix_connection(short, limit=LINE_LIMIT)
             finally:
@@ -125,8 +140,9 @@ class ControlClient:
             raise Unavailable("nobody attends the run") from error
 
 
-def _short(path: Path) -> tuple[int, str]:
-    """A socket's path may have 107 bytes at most: its folder is named by a descriptor instead."""
+def short_path(path: Path) -> tuple[int, str]:
+    """A socket's path may have 107 bytes at most: its folder is named by a descriptor instead,
+    which is to be closed when the path is used no more."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return folder, f"/proc/self/fd/{folder}/{path.name}"
 

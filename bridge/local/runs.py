@@ -108,6 +108,11 @@ class Run:
         return self.folder / "control.sock"
 
     @property
+    def provider(self) -> Path:
+        """Where its provider listens, once somebody has asked for that (`ControlClient`)."""
+        return self.folder / "provider.sock"
+
+    @property
     def log(self) -> Path:
         """What the attending process says when it has no terminal."""
         return self.folder / "attendant.log"

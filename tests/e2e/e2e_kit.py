@@ -100,6 +100,8 @@ class Place:
     going: list[Going] = field(default_factory=list)
     on: str = "process"
     """The backend of its runs."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """What every command gets beside the usual."""
 
     @property
     def runs(self) -> Path:
@@ -115,9 +117,10 @@ class Place:
             "LANG": "C.UTF-8",
             "XDG_STATE_HOME": str(self.path / "state"),
             "XDG_CONFIG_HOME": str(self.path / "config"),
+            **self.variables,
         }
 
-    def use_engine(self) -> None:
+    def use_engine(self, **options: str) -> None:
         """From now on its runs go to containers, apart from whatever else the engine has."""
         self.on = "engine"
         self.write(
@@ -127,7 +130,8 @@ class Place:
             "  - name: engine\n"
             "    type: engine\n"
             f"    host: {engine.address()}\n"
-            f"    owner: {self.owner}\n",
+            f"    owner: {self.owner}\n"
+            + "".join(f"    {name}: {value}\n" for name, value in options.items()),
         )
 
     @property

@@ -19,6 +19,7 @@ from fcntl import ioctl
 
 import pytest
 from e2e_kit import PATIENCE, ROOT, Manifest, Place, container, pod
+from support import engine
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +67,30 @@ def test_exit_codes_streams_and_words(place: Place) -> None:
         warned = place.podbridge("exec", "-it", "web", "-c", "main", "--", "cat", stdin=b"in")
         assert warned.out == "in"
         assert "Unable to use a TTY" in warned.err
+
+
+def test_helpers_are_reached_through_whoever_attends_the_run(
+    place: Place, helper: dict[str, str]
+) -> None:
+    """They are connected to that process alone, and a second one does not disturb it."""
+    if problem := engine.problem():
+        pytest.skip(problem)
+    place.variables = helper
+    place.use_engine(helper="always")
+    with running(place, one()):
+        for code in (7, 8):
+            script = f"echo out; cat; exit {code}"
+            done = place.podbridge(
+                "exec", "-i", "web", "--", "sh", "-c", script, stdin=b"in", code=code
+            )
+            assert done.out == "out\nin"
+            assert "port" not in done.err
+        (item,) = place.podbridge("top", "web", "-o", "json").json()["items"]
+        assert item["containers"][0]["usage"]["memory"]
+        assert place.pods("web")[0]["status"]["phase"] == "Running"
+        (socket,) = place.runs.glob("*/provider.sock")
+        assert socket.stat().st_mode & 0o777 == 0o600
+    assert list(place.runs.glob("*/provider.sock")) == []
 
 
 def test_a_pod_that_is_over_is_refused(place: Place) -> None:

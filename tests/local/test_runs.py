@@ -226,7 +226,12 @@ async def test_control_tells_changes_and_takes_deletions(tmp_path: Path) -> None
     run = a_run(deep)
     session = FakeSession(run)
     session.store.put_job({"kind": "Job", "metadata": {"name": "j", "uid": "1"}})
-    server = ControlServer(session)
+    offered = []
+
+    async def offer() -> None:
+        offered.append(True)
+
+    server = ControlServer(session, offer)
     await server.start()
     assert run.control.stat().st_mode & 0o777 == 0o600
     client = ControlClient(run.control)
@@ -240,6 +245,8 @@ async def test_control_tells_changes_and_takes_deletions(tmp_path: Path) -> None
     assert seen == [("ADDED", "Job"), ("SYNCED", "Run"), ("MODIFIED", "Job")]
     await client.delete(3.0)
     assert session.graces == [3.0]
+    await client.provide()
+    assert offered == [True]
     reader, writer = await client._open()
     writer.write(b"nonsense\n")
     await writer.drain()
