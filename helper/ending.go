@@ -21,6 +21,8 @@ func (s *supervisor) endWhereDue(now float64) {
 		} else {
 			one.ending.killAt = s.stop.killAt
 		}
+		// As at a kubelet: where there is no grace, there is no hook.
+		one.ending.hooked = one.ending.hooked || one.ending.killAt <= now
 		s.preStop(one)
 	}
 	due := one.ending.killAt

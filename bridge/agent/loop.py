@@ -404,7 +404,8 @@ class Agent:
             if entry.accepted != self._epoch.name or entry.incomplete:
                 if (refusal := await self._refusal(entry)) is not None:
                     await self._reject(entry, *refusal)
-                    return None
+                    # A pod that is held rather than failed may find room later.
+                    return MISSING_RETRY
                 entry.stale = False
                 await self._create(entry)
             due = entry.stale or entry.sent != version(pod)

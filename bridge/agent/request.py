@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.agent.cluster import Cluster
 from bridge.pods import Manifest
+from bridge.pods.defaults import CONTAINER_LISTS
 from bridge.pods.environment import bad_sub_path, build, references
 from bridge.pods.files import content, is_filled, token_projections
 from bridge.rpc.v1 import pod_pb2
@@ -72,7 +73,8 @@ def version(pod: Manifest) -> Version:
     metadata = pod["metadata"]
     generation = metadata.get("generation")
     counted = generation if generation else json.dumps(pod["spec"], sort_keys=True)
-    if not any(map(_shows_metadata, pod["spec"].get("volumes") or ())):
+    in_volumes = any(map(_shows_metadata, pod["spec"].get("volumes") or ()))
+    if not in_volumes and not any(map(_names_metadata, _containers(pod))):
         return (counted,)
     annotations = metadata.get("annotations") or {}
     foreign = {key: value for key, value in annotations.items() if key not in (PLACED_ON, ATTEMPT)}
@@ -82,6 +84,17 @@ def version(pod: Manifest) -> Version:
 def _shows_metadata(volume: Manifest) -> bool:
     sources = (volume.get("projected") or {}).get("sources") or ()
     return any("downwardAPI" in one for one in (volume, *sources))
+
+
+def _containers(pod: Manifest) -> list[Manifest]:
+    return [one for group in CONTAINER_LISTS for one in pod["spec"].get(group) or ()]
+
+
+def _names_metadata(container: Manifest) -> bool:
+    """Whether its environment has a label or an annotation: as it is when a run begins."""
+    sources = (one.get("valueFrom") or {} for one in container.get("env") or ())
+    paths = (str((one.get("fieldRef") or {}).get("fieldPath", "")) for one in sources)
+    return any(one.startswith(("metadata.labels", "metadata.annotations")) for one in paths)
 
 
 class Builder:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bridge.errors import BridgeError
 from bridge.pods.lifecycle import Stop, plan
@@ -116,8 +117,9 @@ class Tracker:
         now = self.clock()
         record.deleting = True
         if record.stop is None or now + grace < record.stop.at + record.stop.grace:
-            since = record.stop.at if record.stop else now
-            record.stop = Stop(at=since, grace=max(0.0, now + grace - since))
+            # Why it was ended first stays.
+            stop = record.stop or Stop(at=now, grace=grace)
+            record.stop = replace(stop, grace=max(0.0, now + grace - stop.at))
         self.queue.add(record.key)
 
     # What backends report.

@@ -718,3 +718,19 @@ def test_version_and_wrong_calls(program: Path) -> None:
         assert call(*words).returncode == 120
     assert b"there is no payload" in (told := call("run")).stderr
     assert told.returncode == 121
+
+
+def test_without_a_grace_there_is_no_pre_stop_hook(make: Make, tmp_path: Path) -> None:
+    pod = make(
+        container(
+            "m",
+            f"test -e {tmp_path}/x && exit 0; touch {tmp_path}/x; exec sleep 60",
+            restart_policy=RestartPolicy.ON_FAILURE,
+            liveness_probe=Probe(ExecAction(("false",)), period=0.1, failure_threshold=1),
+            pre_stop=ExecAction(("/bin/sh", "-c", "sleep 5")),
+        ),
+        spec={"grace": 0.0},
+    )
+    pod.all()
+    pod.end()
+    assert [one["reason"] for one in pod.board("m")["notices"]] == ["Unhealthy", "Killing"]
