@@ -63,7 +63,7 @@ class Adapter(Hosted):
         self._clients = Clients(options.region, options.endpoint_url, options.threads)
         self._registry = RegistryClient()
         self._pods = Pods()
-        self._hosting = Hosting(name, self, settled=_FLUSHED)
+        self._hosting = Hosting(name, self, settled=_FLUSHED, clock=self._clients.now)
         self._store = Store(self._clients, options)
         self._tasks = Tasks(self._clients, options.cluster)
         self._commands = Commands(self._clients, self._tasks, options.cluster)
@@ -77,6 +77,7 @@ class Adapter(Hosted):
             store=self._store,
             definitions=definitions,
             logins=self._logins,
+            clock=self._clients.now,
         )
         self._launcher = Launcher(
             owner=options.owner,
@@ -87,6 +88,7 @@ class Adapter(Hosted):
             settings=self._run,
             revived=definitions.revived,
             gives_up=lambda: self._watch.gives_up(),  # noqa: PLW0108 - it is made later
+            clock=self._clients.now,
         )
         self._watch = Watch(
             options=options,
@@ -96,6 +98,7 @@ class Adapter(Hosted):
             launcher=self._launcher,
             logins=self._logins,
             drain=lambda: self._hints.drain(),  # noqa: PLW0108 - it is made later
+            clock=self._clients.now,
         )
         self._hints = Hints(self._clients, options, self._watch)
         self._background: list[asyncio.Task[None]] = []

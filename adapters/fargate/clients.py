@@ -1,9 +1,16 @@
-"""AWS's clients: boto3 in a bounded number of threads, each API family in its budget."""
+"""AWS's clients: boto3 in a bounded number of threads, each API family in its budget.
+
+Temporary credentials in a file, or in a variable's file, are replaced by whoever refreshes them.
+The SDK does not look again, so it is done here once they are refused.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,15 +18,18 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 from botocore import exceptions as sdk
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from adapters.fargate.errors import translated
+from adapters.fargate.generation import Generation, is_stale
+from adapters.fargate.skew import Skew
 from bridge.adapter import Rate
 from bridge.bucket import Bucket
 from bridge.errors import Throttled
+
+_log = logging.getLogger(__name__)
 
 FAMILIES: Mapping[str, Rate] = {
     "definitions": Rate(1, 20),
@@ -50,6 +60,8 @@ SIMULATED = "simulated"
 """The credentials for a simulator on this host."""
 LONG_POLL = 5
 """Seconds that SQS may take to answer where nothing has happened; nobody closes sooner."""
+_AGAIN = 3.0
+"""Seconds between two looks for other credentials than those that were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,13 @@ class Object:
 class Clients:
     """All clients of one backend. Calls raise only our own errors."""
 
-    def __init__(self, region: str, endpoint: str, threads: int) -> None:
+    def __init__(
+        self,
+        region: str,
+        endpoint: str,
+        threads: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         # The SDK itself knows only the second; the AWS CLI and the other SDKs know the first too.
         self._region = region or os.environ.get("AWS_REGION") or None
         self._endpoint = endpoint or None
@@ -71,17 +89,26 @@ class Clients:
         self._threads = ThreadPoolExecutor(threads, "fargate")
         # Who waits for the queue must hold up nobody else.
         self._waiting = ThreadPoolExecutor(1, "fargate queue")
-        self._clients: dict[str, Any] = {}
-        self._session: Any = None
+        self._current: Generation | None = None
+        self._looked_at = -math.inf
+        self._place = ""
         self.prepare: Callable[[Any], None] = lambda session: None
-        """Is given the SDK's session before it makes a client: for who listens to its events."""
+        """Is given the SDK's session before it makes a client: for who listens to its events. A
+        session that takes its place is given too."""
         self._lock = asyncio.Lock()
         self._buckets = {name: Bucket(rate) for name, rate in FAMILIES.items()}
+        self._skew = Skew(clock)
 
     @property
     def region(self) -> str:
-        """The region in use, once a client was made."""
-        return str(self._clients["ecs"].meta.region_name)
+        """The region in use. KeyError: no client was made yet."""
+        if not self._place:
+            raise KeyError("ecs")
+        return self._place
+
+    def now(self) -> float:
+        """The time (epoch seconds) as AWS has it, as far as it has answered."""
+        return self._skew.now()
 
     async def call(self, service: str, action: str, **given: Any) -> dict[str, Any]:
         """One call, within its family's budget.
@@ -108,44 +135,104 @@ class Clients:
         given: Mapping[str, Any],
         then: Callable[[dict[str, Any]], Any] = dict,
     ) -> Any:
-        client = await self._client(service)
-        method = getattr(client, action)
         buckets = [self._buckets[name] for name in _BUDGETS.get(action, ()) if service in _PACED]
-        for one in buckets:
-            await one.take()
+        for has_looked in (False, True):
+            for one in buckets:
+                await one.take()
+            # Nothing is waited for between this and the call: clients that nobody uses are closed.
+            generation, client = await self._client(service)
+            try:
+                return await self._do(generation, client, action, given, then)
+            except (sdk.ClientError, sdk.BotoCoreError, ResponseParserError) as error:
+                # What was refused for its credentials was not done.
+                if is_stale(error) and not has_looked and await self._renewed(generation):
+                    continue
+                found = translated(error, _shown(service, action), changes=_changes(action))
+                if isinstance(found, Throttled):
+                    for one in buckets:
+                        one.throttled()
+                raise found from None
+        raise AssertionError("the second try is the last")
+
+    async def _do(
+        self,
+        generation: Generation,
+        client: Any,
+        action: str,
+        given: Mapping[str, Any],
+        then: Callable[[dict[str, Any]], Any],
+    ) -> Any:
+        def work() -> Any:
+            began = self._skew.clock()
+            try:
+                answer = getattr(client, action)(**given)
+            except sdk.ClientError as error:
+                self._skew.learn(error.response, began)
+                raise
+            self._skew.learn(answer, began)
+            return then(answer)
+
         pool = self._waiting if action == "receive_message" else self._threads
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(pool, lambda: then(method(**given)))
-        except (sdk.ClientError, sdk.BotoCoreError, ResponseParserError) as error:
-            found = translated(error, _shown(service, action), changes=_changes(action))
-            if isinstance(found, Throttled):
-                for one in buckets:
-                    one.throttled()
-            raise found from None
+        return await asyncio.wrap_future(generation.submit(pool, work))
 
-    async def _client(self, service: str) -> Any:
-        if (found := self._clients.get(service)) is not None:
-            return found
+    async def _client(self, service: str) -> tuple[Generation, Any]:
+        current = self._current
+        if current is not None and (found := current.clients.get(service)) is not None:
+            return current, found
         async with self._lock:
-            if service not in self._clients:
-                loop = asyncio.get_running_loop()
-                try:
-                    made = await loop.run_in_executor(self._threads, self._make, service)
-                except (sdk.BotoCoreError, ValueError) as error:
-                    raise translated(error, service, changes=False) from None
-                self._clients[service] = made
-        return self._clients[service]
+            loop = asyncio.get_running_loop()
+            try:
+                if self._current is None:
+                    self._current = await loop.run_in_executor(self._threads, self._begin)
+                current = self._current
+                if (found := current.clients.get(service)) is None:
+                    make = partial(current.make, service, self._config(service))
+                    found = await loop.run_in_executor(self._threads, make)
+                    current.clients[service] = found
+                    if service == "ecs":
+                        self._place = str(current.clients[service].meta.region_name)
+            except (sdk.BotoCoreError, ValueError) as error:
+                raise translated(error, service, changes=False) from None
+        return current, found
 
-    def _make(self, service: str) -> Any:
-        if self._session is None:
-            self._session = boto3.session.Session(
-                region_name=self._region, **credentials(self._endpoint)
-            )
-            self.prepare(self._session)
+    def _begin(self) -> Generation:
+        made = Generation(self._region, self._endpoint, credentials(self._endpoint))
+        self.prepare(made.session)
+        return made
+
+    async def _renewed(self, refused: Generation) -> bool:
+        """Whether there are other credentials by now than those that were refused."""
+        async with self._lock:
+            if self._current is not refused:
+                return True
+            if time.monotonic() < self._looked_at + _AGAIN:
+                return False
+            self._looked_at = time.monotonic()
+            loop = asyncio.get_running_loop()
+            made = await loop.run_in_executor(self._threads, self._other, refused)
+            if made is None:
+                return False
+            self._current = made
+        refused.retire()
+        _log.info("other credentials are used: those before them were refused")
+        return True
+
+    def _other(self, refused: Generation) -> Generation | None:
+        try:
+            made = Generation(self._region, self._endpoint, credentials(self._endpoint))
+        except (sdk.BotoCoreError, ValueError) as error:
+            _log.info("no other credentials: %s", error)
+            return None
+        # A client takes longer to make than its credentials take to read.
+        if (keys := made.keys()) is None or keys == refused.keys():
+            return None
+        self.prepare(made.session)
+        return made
+
+    def _config(self, service: str) -> Config:
         # ECS is retried here, where the budgets are and where it is known what may be repeated.
         attempts = 1 if service == "ecs" else 3
-        config = Config(
+        return Config(
             connect_timeout=CONNECT,
             read_timeout=READ,
             max_pool_connections=self._count + 1,
@@ -153,14 +240,12 @@ class Clients:
             s3={"addressing_style": "path"} if self._endpoint else {},
             user_agent_extra="podbridge",
         )
-        return self._session.client(service, endpoint_url=self._endpoint, config=config)
 
     async def close(self) -> None:
         """Lets go of connections and threads."""
         loop = asyncio.get_running_loop()
-        for client in self._clients.values():
-            client.close()
-        self._clients.clear()
+        if self._current is not None:
+            self._current.retire()
         for pool in (self._threads, self._waiting):
             end = partial(pool.shutdown, wait=True, cancel_futures=True)
             await loop.run_in_executor(None, end)

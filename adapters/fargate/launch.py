@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -46,7 +45,8 @@ Prepare = Callable[[Pod], Awaitable[Order]]
 
 class Launcher:
     """Brings pods on their way in the background. `settings`: RunTask's arguments that are the same
-    for all pods. `revived`: a task definition in the place of one that was deregistered."""
+    for all pods. `revived`: a task definition in the place of one that was deregistered. `clock`:
+    AWS's."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Launcher:
         settings: Callable[[Order], Json],
         revived: Callable[[str], Awaitable[str]],
         gives_up: Callable[[], bool],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._owner = owner
         self._pods = pods

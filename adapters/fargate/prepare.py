@@ -3,7 +3,7 @@ order that names them."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class Preparation:
-    """Prepares pods of one backend. `secret`: keys the names of logins."""
+    """Prepares pods of one backend. `secret`: keys the names of logins. `clock`: AWS's."""
 
     def __init__(
         self,
@@ -43,7 +43,9 @@ class Preparation:
         store: Store,
         definitions: Definitions,
         logins: Logins,
+        clock: Callable[[], float],
     ) -> None:
+        self._clock = clock
         self._options = options
         self._hosting = hosting
         self._registry = registry
@@ -87,7 +89,7 @@ class Preparation:
         groups = (one.security.fs_group for one in workload.containers)
         return Order(
             workload.identity,
-            accepted_at=time.time(),
+            accepted_at=self._clock(),
             containers=tuple(Made(one.name, one.image) for one in made.containers),
             definition=await self._definitions.arn(launch.definition),
             overrides=launch.overrides,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -59,11 +60,12 @@ class Watch:
         launcher: Launcher,
         logins: Logins,
         drain: Callable[[], Awaitable[None]],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
-        """`drain` hands on (`heard`) all events that wait in the queue."""
+        """`drain` hands on (`heard`) all events that wait in the queue. `clock`: AWS's, with which
+        its times are compared; waits are this machine's own, which nobody sets."""
         self._drain = drain
-        self._waits_until = clock() + _LATE if options.queue_url else 0.0
+        self._waits_until = time.monotonic() + _LATE if options.queue_url else -math.inf
         self.acts = True
         """Whether what is due is done; else there is only a look."""
         self._options = options
@@ -81,25 +83,25 @@ class Watch:
         """Tasks that are not ours, or of pods that are gone."""
         self._strays: set[str] = set()
         """Tasks with our mark that were found without an order once."""
-        self._discovered_at = 0.0
+        self._discovered_at = -math.inf
         self._discovering = asyncio.Lock()
         self._searches = Bucket(_SEARCHES)
         self._nudge = asyncio.Event()
         self._wanted: set[str] = set()
         """Marks of pods that somebody wants to be looked at now."""
         self._steps: dict[str, asyncio.Task[None]] = {}
-        self._polled_at = self._refreshed_at = self._answered_at = 0.0
+        self._polled_at = self._refreshed_at = self._answered_at = -math.inf
         self._proven = False
         """An event of ours has come, and none was missed since."""
 
     @property
     def _hears(self) -> bool:
         """Whether it is enough to look where events say that something has changed."""
-        return self._proven and self._clock() < self._answered_at + _ANSWERED
+        return self._proven and time.monotonic() < self._answered_at + _ANSWERED
 
     def answered(self) -> None:
         """The queue of events has answered."""
-        self._answered_at = self._clock()
+        self._answered_at = time.monotonic()
 
     async def run(self) -> None:
         """Looks at tasks that change, until cancelled."""
@@ -181,7 +183,7 @@ class Watch:
     async def _look(self) -> None:
         wanted, self._wanted = self._wanted, set()
         some: Iterable[Pod] = [pod for one in wanted if (pod := self._pods.get(one)) is not None]
-        now = self._clock()
+        now = time.monotonic()
         if polls := now >= self._polled_at + self._options.poll * (_TRUSTED if self._hears else 1):
             self._polled_at = now
             some = [pod for pod in self._pods if pod.mark in wanted or _changes(pod)]
@@ -194,7 +196,7 @@ class Watch:
 
     async def refresh(self) -> None:
         """Looks at everything that has not stopped, where that was not done a short while ago."""
-        now = self._clock()
+        now = time.monotonic()
         if self._hears and now < self._refreshed_at + _QUIET:
             for pod in self._pods:
                 if pod.task is not None:
@@ -304,14 +306,14 @@ class Watch:
     async def discover(self, *, now: bool = False) -> None:
         """Finds the tasks and orders that nobody here knows of, where that was not done a short
         while ago."""
-        asked = self._clock()
+        asked = time.monotonic()
         async with self._discovering:
             if asked < self._discovered_at + (0.0 if now else self._options.discover):
                 # While others wait for one, one for all of them begins.
                 return
             if now:
                 await self._searches.take()
-            began = self._clock()
+            began, began_at = self._clock(), time.monotonic()
             # Orders first: one that is gone in between is of a pod that is gone.
             marks = await self._store.marks()
             await self._learn_orders(marks, began)
@@ -319,7 +321,7 @@ class Watch:
             if self.acts and any(self._is_orphan(pod) for pod in self._pods):
                 await self._drain()
             self._forget_deleted(marks, began)
-            self._discovered_at = began
+            self._discovered_at = began_at
 
     async def _learn_orders(self, marks: set[str], began: float) -> None:
         unknown = [one for one in marks if (pod := self._pods.get(one)) is None or not pod.kept]
@@ -370,7 +372,7 @@ class Watch:
 
     def gives_up(self) -> bool:
         """Whether no event can still tell of a task that nobody finds."""
-        return self._clock() > self._waits_until
+        return time.monotonic() > self._waits_until
 
     def _is_orphan(self, pod: Pod) -> bool:
         """Whether its task is gone, and nobody here knows how it ended."""

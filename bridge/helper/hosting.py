@@ -124,9 +124,18 @@ class _Pod:
 class Hosting:
     """The helpers of one backend's pods."""
 
-    def __init__(self, name: str, cloud: Cloud, *, settled: float = _SETTLED) -> None:
-        """`settled`: seconds after a container's end by which the cloud has all of its log."""
+    def __init__(
+        self,
+        name: str,
+        cloud: Cloud,
+        *,
+        settled: float = _SETTLED,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`settled`: seconds after a container's end by which the cloud has all of its log.
+        `clock`: the cloud's, which its times are of."""
         self._name = name
+        self._clock = clock
         self._cloud = cloud
         self._settled = settled
         self._secret = b""
@@ -232,7 +241,7 @@ class Hosting:
             return replace(group, ended=group.ended or ended, message=words)
         pod.identity = group.identity
         if not view.is_over(group):
-            is_young = time.time() < (group.accepted_at or 0.0) + _SPEAKS
+            is_young = self._clock() < (group.accepted_at or 0.0) + _SPEAKS
             waits = (pod.creating or "ContainerCreating") if is_young else ""
             returning = not pod.creating and time.monotonic() < self._returning
             said = self._heard(pod)
@@ -322,7 +331,7 @@ class Hosting:
         watch = group.container(WATCH)
         if watch is None or not isinstance(watch.state, Exit) or watch.state.code:
             return False
-        return time.time() < watch.state.finished_at + self._settled
+        return self._clock() < watch.state.finished_at + self._settled
 
     async def stop(self, identity: Identity, grace: float) -> bool:
         """Has the pod's helpers end it; False: none is connected, or there is no grace."""

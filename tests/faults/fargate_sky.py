@@ -13,6 +13,7 @@ import boto3
 from faults_kit import Sky, Trouble
 
 from adapters.fargate import Options, furnish
+from adapters.fargate.clients import SIMULATED
 from adapters.simulators.aws import Fault, Settings, Simulator, Timing
 from bridge.config import BackendConfig
 
@@ -33,6 +34,13 @@ _FAULTS: Mapping[Trouble, tuple[Mapping[str, Any], ...]] = {
     Trouble.UNSEEN: ({"kind": "stale", "seconds": 0.5 * SCALE},),
     Trouble.FULL: ({"kind": "no-capacity"},),
     Trouble.STUCK: ({"kind": "never-starts"}, {"kind": "stuck-provisioning"}),
+    Trouble.REPEATED: (
+        {"kind": "repeat-event"},
+        {"kind": "repeat-event", "seconds": 0.3 * SCALE},
+    ),
+    # A task's whole life takes less: its first event comes after its last.
+    Trouble.UNORDERED: ({"kind": "late-event", "seconds": 0.5 * SCALE},),
+    Trouble.EXPIRED: ({"kind": "expired-token", "service": "*", "key": SIMULATED},),
 }
 
 
@@ -46,8 +54,8 @@ class FargateSky(Sky):
 
     def backend(self, **more: Any) -> BackendConfig:
         given = {
-            **self.options,
             "helper": "never",
+            **self.options,
             "helper_state": str(self.path / "helper"),
             "poll": 0.1,
             "discover": 1.0,
@@ -98,6 +106,11 @@ class FargateSky(Sky):
         with self._client("secretsmanager") as secrets:
             logins = secrets.list_secrets()["SecretList"]
         return [*tasks, *(one["Key"] for one in objects), *(one["Name"] for one in logins)]
+
+    def reads(self) -> int:
+        """How many times the queue of events has been asked."""
+        calls = self.simulator.account.ledger.as_json()["calls"]["byAction"]
+        return int(calls.get("sqs:ReceiveMessage", 0))
 
     def launched(self) -> int:
         return len(self.simulator.account.ledger.as_json()["tasks"])

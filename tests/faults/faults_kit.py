@@ -43,6 +43,9 @@ class Trouble(StrEnum):
     UNSEEN = "what was just made is not seen yet"
     FULL = "there is no capacity"
     STUCK = "what was launched never starts"
+    REPEATED = "news of pods come twice"
+    UNORDERED = "news come late and out of order"
+    EXPIRED = "credentials are refused as expired"
 
 
 class Sky(ABC):

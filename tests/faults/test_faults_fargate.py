@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fargate_sky import HOUR, FargateSky, fargate
-from faults_kit import PATIENCE, Attended, Trouble, attended, codes, job, proven, storm, until
+from faults_kit import PATIENCE, PODS, Attended, Trouble, attended, codes, job, proven, storm, until
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +46,7 @@ async def test_a_calm_day(sky: FargateSky) -> None:
     async with attended(sky, job(sky)) as work:
         await work.over()
         proven(work)
+        assert sky.reads()
         await gone(work, sky)
 
 
@@ -125,6 +126,22 @@ async def test_nobody_was_there_for_hours(tmp_path: Path, hours: int) -> None:
             await asyncio.to_thread(sky.skip, KEPT + hours * HOUR)
             work.begin()
             go.touch()
+            await work.over()
+            proven(work)
+            await gone(work, sky)
+
+
+async def test_news_that_come_twice_and_out_of_order(tmp_path: Path) -> None:
+    """All of them, and of what ended while nobody was there they alone tell the codes."""
+    async with fargate(tmp_path, retention=KEPT) as sky:
+        sky.trouble(Trouble.REPEATED, 1.0)
+        sky.trouble(Trouble.UNORDERED, 0.5)
+        async with attended(sky, job(sky)) as work:
+            await until(lambda: sum(work.ran().values()) == PODS)
+            await work.kill()
+            await stopped(sky, PODS)
+            await asyncio.to_thread(sky.skip, KEPT + HOUR)
+            work.begin()
             await work.over()
             proven(work)
             await gone(work, sky)

@@ -33,6 +33,8 @@ class Cloud:
         self._thread = threading.Thread(target=self._loop.run_forever, name="simulator")
         self._thread.start()
         self._clients: list[Any] = []
+        self.heard: list[str] = []
+        """For who reads a queue."""
         self.simulator = self._call(self._make(settings, scale, more))
 
     async def _make(self, settings: Settings | None, scale: float, more: Any) -> Simulator:

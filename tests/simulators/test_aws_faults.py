@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,6 +169,48 @@ class TestOverTheWire:
                 with pytest.raises(ClientError) as caught:
                     call()
                 assert caught.value.response["Error"]["Code"] == code
+
+    def test_credentials_expire_as_each_service_says_it(self) -> None:
+        """A key of its own each time, and no other."""
+        with running() as cloud:
+            cloud.fault("expired-token", service="*", key="old")
+            calls = {
+                ("ecs", "list_clusters"): ("ExpiredTokenException", 403),
+                ("logs", "describe_log_groups"): ("ExpiredTokenException", 403),
+                ("secretsmanager", "list_secrets"): ("ExpiredTokenException", 403),
+                ("s3", "list_buckets"): ("ExpiredToken", 400),
+                ("sqs", "list_queues"): ("ExpiredToken", 403),
+                ("sts", "get_caller_identity"): ("ExpiredToken", 403),
+            }
+            for (service, action), (code, status) in calls.items():
+                with pytest.raises(ClientError) as caught:
+                    getattr(cloud.client(service, key="old"), action)()
+                said = caught.value.response
+                assert said["Error"]["Code"] == code
+                assert said["ResponseMetadata"]["HTTPStatusCode"] == status
+                assert "expired" in said["Error"]["Message"]
+                assert getattr(cloud.client(service, key="new"), action)()
+
+    def test_events_may_come_again_and_late(self) -> None:
+        with running(scale=100) as cloud:
+            queue = _events(cloud)
+            ecs = Ecs(cloud)
+            cloud.fault("repeat-event", times=1)
+            # The first is PROVISIONING: by then all others have come.
+            cloud.fault("late-event", seconds=200, times=1)
+            ecs.end(ecs.start(shell("exit 0")))
+            found = until(lambda: (got := _drained(cloud, queue)).count("PROVISIONING") and got)
+            assert found.count("PROVISIONING") == 2
+            assert found.index("STOPPED") < found.index("PROVISIONING")
+
+    def test_an_event_may_come_again_later(self) -> None:
+        with running(scale=100) as cloud:
+            queue = _events(cloud)
+            ecs = Ecs(cloud)
+            cloud.fault("repeat-event", seconds=200, times=1)
+            ecs.end(ecs.start(shell("exit 0")))
+            until(lambda: _drained(cloud, queue).count("PROVISIONING") == 2)
+            assert _drained(cloud, queue)[-1] == "PROVISIONING"
 
     def test_another_region_is_refused(self) -> None:
         with running(Settings(region="eu-central-1")) as cloud:
@@ -386,6 +429,26 @@ class TestOverTheWire:
             assert (status, "kind" in answer["errors"][0]) == (400, True)
 
 
+def _events(cloud: Cloud) -> str:
+    """A queue that gets the events of all tasks; its address."""
+    url = cloud.client("sqs").create_queue(QueueName="events")["QueueUrl"]
+    events = cloud.client("events")
+    events.put_rule(Name="tasks", EventPattern=json.dumps({"source": ["aws.ecs"]}))
+    arn = "arn:aws:sqs:us-east-1:123456789012:events"
+    events.put_targets(Rule="tasks", Targets=[{"Id": "queue", "Arn": arn}])
+    return str(url)
+
+
+def _drained(cloud: Cloud, queue: str) -> list[str]:
+    """The states of which events have told until now, as they came."""
+    sqs = cloud.client("sqs")
+    while found := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+        for one in found:
+            cloud.heard.append(json.loads(one["Body"])["detail"]["lastStatus"])
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=one["ReceiptHandle"])
+    return cloud.heard
+
+
 def _refused(ecs: Ecs, definition: str) -> str:
     """The code with which ten tasks are refused; empty where they are not."""
     try:
@@ -433,6 +496,7 @@ def test_a_scenario_is_read(tmp_path: Path) -> None:
         ),
         ("faults: [{}]", "faults[0].kind: missing"),
         ("faults: [{kind: lost, flavour: ec2}]", "flavour is for kind throttle"),
+        ("faults: [{kind: lost, key: old}]", "key is for kind expired-token"),
         ("timing: {pulling: soon}", 'timing.pulling: found string "soon"; allowed: a valid number'),
         (
             "buckets: {none: {burst: 1, per_second: 1}}",

@@ -50,7 +50,7 @@ class Account:
         self.secrets = SecretsManager(self.place, clock)
         self.ssm = Ssm(self.place, clock, self._terminated)
         self.sqs = Sqs(self.place, clock, base)
-        self.events = Events(self.place, clock, self.sqs.deliver)
+        self.events = Events(self.place, clock, self.sqs.deliver, self.faults.of_event)
         everything: Sequence[Service] = (
             self.ecs,
             self.logs,
@@ -90,6 +90,7 @@ class Account:
         """Ends all tasks."""
         await self.ecs.commands.sessions.close()
         await self.ecs.tasks.close()
+        await self.events.close()
 
     def _terminated(self, session: str) -> None:
         self.ecs.commands.sessions.terminate(session)

@@ -137,7 +137,8 @@ class _Call:
         """The answer. ApiError, Lost."""
         self._authenticate()
         operation = self._operation()
-        faults = self._account.faults.of_call(self._service.name, self.name)
+        key = self._caller.key if self._caller else None
+        faults = self._account.faults.of_call(self._service.name, self.name, key)
         await self._strike(faults)
         self._account.buckets.call(self._service.name, self.name)
         values = self._values(operation)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -40,16 +41,33 @@ def _bad_pattern(reason: str) -> ApiError:
 
 
 class Events:
-    """All rules. `deliver` takes a queue's ARN and a message; False: there is no such queue."""
+    """All rules. `deliver` takes a queue's ARN and a message; False: there is no such queue.
+    `times` says in how many seconds of the cloud's an event comes, once for each time it does."""
 
     name: ClassVar[str] = "events"
     invalid: ClassVar[str] = "ValidationException"
 
-    def __init__(self, place: Place, clock: Clock, deliver: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        clock: Clock,
+        deliver: Callable[[str, str], bool],
+        times: Callable[[], Sequence[float]] = lambda: (0.0,),
+    ) -> None:
         self._place = place
         self._clock = clock
         self._deliver = deliver
+        self._times = times
         self._rules: dict[str, Rule] = {}
+        self._late: set[asyncio.Task[None]] = set()
+        """Deliveries that are still to come."""
+
+    async def close(self) -> None:
+        """What has not come by now never does."""
+        late = list(self._late)
+        for one in late:
+            one.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     @property
     def operations(self) -> Mapping[str, Handler]:
@@ -83,10 +101,27 @@ class Events:
             "detail": detail,
         }
         body = json.dumps(event)
-        for rule in self._rules.values():
-            if rule.enabled and matches(rule.pattern, event):
-                for target in rule.targets.values():
-                    self._deliver(target["Arn"], body)
+        targets = [
+            str(target["Arn"])
+            for rule in self._rules.values()
+            if rule.enabled and matches(rule.pattern, event)
+            for target in rule.targets.values()
+        ]
+        for seconds in self._times() if targets else ():
+            if not seconds:
+                self._deliver_to(targets, body)
+                continue
+            late = asyncio.create_task(self._later(seconds, targets, body), name="late event")
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+
+    async def _later(self, seconds: float, targets: Sequence[str], body: str) -> None:
+        await self._clock.sleep(seconds)
+        self._deliver_to(targets, body)
+
+    def _deliver_to(self, targets: Sequence[str], body: str) -> None:
+        for arn in targets:
+            self._deliver(arn, body)
 
     def _rule(self, given: Json) -> Rule:
         self._bus(given)

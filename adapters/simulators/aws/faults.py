@@ -60,14 +60,15 @@ class Faults:
         """Those in force and those that are spent."""
         return list(self._active.values())
 
-    def of_call(self, service: str, action: str) -> list[Fault]:
-        """What befalls this call."""
+    def of_call(self, service: str, action: str, key: str | None = None) -> list[Fault]:
+        """What befalls this call. `key`: the access key of who calls; None: AWS itself does."""
         return [
             one.fault
             for one in self._active.values()
             if one.fault.befalls_calls
             and one.fault.service in ("*", service)
             and one.fault.action in ("*", action)
+            and (one.fault.kind != "expired-token" or (key and one.fault.key in ("", key)))
             and self._strikes(one)
         ]
 
@@ -81,12 +82,20 @@ class Faults:
 
     def of_page(self) -> bool:
         """Whether a page of GetLogEvents comes empty, though there is more."""
-        struck = [
-            one
+        return bool(self._struck("empty-page"))
+
+    def of_event(self) -> list[float]:
+        """When an event comes: in how many seconds of the cloud's, once for each time it does."""
+        late = max((one.seconds for one in self._struck("late-event")), default=0.0)
+        return [late, *(late + one.seconds for one in self._struck("repeat-event"))]
+
+    def _struck(self, kind: str) -> list[Fault]:
+        """Those of that kind that strike now."""
+        return [
+            one.fault
             for one in self._active.values()
-            if one.fault.kind == "empty-page" and self._strikes(one)
+            if one.fault.kind == kind and self._strikes(one)
         ]
-        return bool(struck)
 
     def _strikes(self, one: Active) -> bool:
         if one.is_spent or self._random.random() >= one.fault.probability:
@@ -103,6 +112,18 @@ _THROTTLES: Mapping[str, ApiError] = {
     "sts": ApiError("Throttling", "Rate exceeded"),
 }
 """Where it is not ThrottlingException."""
+_EXPIRED_WORDS = "The security token included in the request is expired"
+_EXPIRED: Mapping[str, ApiError] = {
+    "s3": ApiError("ExpiredToken", "The provided token has expired."),
+    "sqs": ApiError(
+        "com.amazon.coral.service#ExpiredTokenException",
+        _EXPIRED_WORDS,
+        403,
+        query_code="ExpiredToken",
+    ),
+    "sts": ApiError("ExpiredToken", _EXPIRED_WORDS, 403),
+}
+"""Where it is not ExpiredTokenException."""
 _ERRORS: Mapping[str, str] = {
     "ecs": "ServerException",
     "events": "InternalException",
@@ -119,10 +140,12 @@ _ERRORS: Mapping[str, str] = {
 
 
 def error_of(fault: Fault, service: str) -> ApiError | None:
-    """What a throttle or an error is answered with; None for other kinds."""
+    """What a fault that is an answer is answered with; None for other kinds."""
     if fault.kind == "error":
         words = "Service Unavailable. Please try again."
         return ApiError(_ERRORS[service], words, fault.status)
+    if fault.kind == "expired-token":
+        return _EXPIRED.get(service, ApiError("ExpiredTokenException", _EXPIRED_WORDS, 403))
     if fault.kind != "throttle":
         return None
     if fault.flavour == "concurrent-revision":

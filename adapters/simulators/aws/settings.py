@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-_CALL_KINDS = ("throttle", "error", "lost", "delay")
+_CALL_KINDS = ("throttle", "error", "lost", "delay", "expired-token")
+_EVENT_KINDS = ("repeat-event", "late-event")
 
 
 class _Model(BaseModel):
@@ -31,9 +32,13 @@ class Fault(_Model):
         "spot-reclaim",
         "vanish",
         "empty-page",
+        "expired-token",
+        "repeat-event",
+        "late-event",
     ]
-    """`throttle`, `error`, `lost` and `delay` befall calls, `empty-page` the pages of GetLogEvents;
-    the others befall tasks that RunTask launches."""
+    """`throttle`, `error`, `lost`, `delay` and `expired-token` befall calls, `empty-page` the pages
+    of GetLogEvents, `repeat-event` and `late-event` what EventBridge delivers; the others befall
+    tasks that RunTask launches."""
     service: str = "ecs"
     """By the name of botocore's data; `*`: any."""
     action: str = "*"
@@ -44,10 +49,13 @@ class Fault(_Model):
     """Of each call or task, by the scenario's seed."""
     seconds: float = Field(default=0.0, ge=0)
     """Of the cloud's: how long `delay` holds a call up, how long a `stale` task is not seen, when
-    after the launch `spot-reclaim` and `vanish` come."""
+    after the launch `spot-reclaim` and `vanish` come, how late a `late-event` is, and how long
+    after itself a `repeat-event` comes again."""
     task: str = ""
     """For `spot-reclaim` and `vanish`, by the control API: a task that is there already, by ID or
     ARN; `seconds` count from now."""
+    key: str = ""
+    """For `expired-token`: the access key that has expired. Default: whoever calls."""
     flavour: Literal["rate", "concurrent-revision", "ec2"] = "rate"
     """Which throttle: ThrottlingException, or one of the two that the SDK does not know."""
     status: int = Field(default=500, ge=500, le=599)
@@ -61,7 +69,7 @@ class Fault(_Model):
     @property
     def befalls_tasks(self) -> bool:
         """Whether it is about tasks."""
-        return self.kind not in (*_CALL_KINDS, "empty-page")
+        return self.kind not in (*_CALL_KINDS, *_EVENT_KINDS, "empty-page")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Fault:
@@ -69,6 +77,8 @@ class Fault(_Model):
             raise ValueError(f"task is for kinds spot-reclaim and vanish, found {self.kind}")
         if self.flavour != "rate" and self.kind != "throttle":
             raise ValueError(f"flavour is for kind throttle, found kind {self.kind}")
+        if self.key and self.kind != "expired-token":
+            raise ValueError(f"key is for kind expired-token, found kind {self.kind}")
         return self
 
 
