@@ -358,6 +358,7 @@ class Agent:
         wake: float | None = None
         if deleting:
             if not (self._has_ended(entry) and self._was_ended(entry)):
+                await self._adopt(entry)
                 await self._end(entry, _grace(entry.pod))
         elif not over:
             wake = await self._keep(entry)
@@ -433,6 +434,17 @@ class Agent:
             # As the kubelet has it: all else is in force, and this is tried again.
             entry.stale = True
             await self._tell_once(entry, "FailedMount", words)
+
+    async def _adopt(self, entry: _Entry) -> None:
+        """A provider that has started anew learns what it is to end: its hooks, and its containers'
+        order. Where that cannot be told, it ends all the same."""
+        pod = entry.pod
+        assert pod is not None
+        if self._runs(entry) and entry.accepted != self._epoch.name and _grace(pod) > 0:
+            try:
+                await self._create(entry)
+            except BridgeError as error:
+                _log.info("pod %s is ended as it is: %s", entry.who.uid, error)
 
     async def _create(self, entry: _Entry) -> None:
         pod = entry.pod
@@ -523,7 +535,9 @@ class Agent:
         if sent is not None and sent[0] == self._epoch.name and sent[1] <= grace:
             return
         await self._provider.delete_pod(
-            pb.DeletePodRequest(pod=entry.who, grace_period_seconds=int(grace))
+            pb.DeletePodRequest(
+                pod=entry.who, grace_period_seconds=int(grace), epoch=self._epoch.name
+            )
         )
         entry.delete_sent = (self._epoch.name, grace)
 

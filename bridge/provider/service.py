@@ -34,6 +34,8 @@ from bridge.rpc.v1 import stream_pb2 as streams
 from bridge.rpc.v1.stream_pb2 import STREAM_STDERR, STREAM_STDOUT
 from bridge.workload import Identity, Waiting, Workload
 
+DEFAULT_GRACE = 30.0
+"""Seconds of grace where neither the pod nor its deletion says (API default)."""
 MAX_RUN = 24 * 3600.0
 """Seconds after which a pod without activeDeadlineSeconds is stopped, unless the operator says
 otherwise: nobody's forgotten pod bills for ever."""
@@ -74,6 +76,10 @@ class Provider:
             await self._catch_up(known, request)
             return _accepted(known, ())
         manifest = _manifest(request.manifest, identity)
+        metadata = manifest.get("metadata") or {}
+        ends = "deletionTimestamp" in metadata
+        if ends and (known is None or known.launched_at is None):
+            raise NotFound(f"pod {identity.uid} is being deleted, and nothing of it is here")
         if known is None and request.recorded.backend:
             self._look_elsewhere(manifest, request.recorded.backend)
         # Where it was found it stays, whatever was recorded.
@@ -100,6 +106,11 @@ class Provider:
                 proposed=pb.Proposed(backend=able[0], attempt=identity.attempt)
             )
         if known is not None:
+            if ends:
+                # In one step: what has ended would be started again.
+                grace = metadata.get("deletionGracePeriodSeconds")
+                spec = record.workload.grace if record.workload else DEFAULT_GRACE
+                self._tracker.order_stop(known, float(spec if grace is None else grace))
             self._take_over(known, record)
             return _accepted(known, approximations)
         record.backend = self._tracker.backends[able[0]]
@@ -154,13 +165,16 @@ class Provider:
         """`DeletePod`."""
         identity = _checked(request.pod)
         record = self._tracker.records.get((identity.cluster, identity.uid))
+        is_asked = record is not None and record.text is not None
+        if request.epoch not in ("", self._tracker.epoch) and not is_asked:
+            raise Unavailable("the provider has started anew, and was not asked for the pod yet")
         if record is None:
             record = Record(identity)
             self._tracker.add(record)
         if request.HasField("grace_period_seconds"):
             grace = float(max(0, request.grace_period_seconds))
         else:
-            grace = record.workload.grace if record.workload else 30.0
+            grace = record.workload.grace if record.workload else DEFAULT_GRACE
         self._tracker.order_stop(record, grace)
         return pb.DeletePodResponse()
 

@@ -454,8 +454,13 @@ class DeletePodRequest(_message.Message):
 
     POD_FIELD_NUMBER: _builtins.int
     GRACE_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     grace_period_seconds: _builtins.int
     """Seconds between the stop signal and the kill. Absent: the manifest's. 0: kill at once."""
+    epoch: _builtins.str
+    """The epoch that the client knows (WatchPods). A provider of another one that has not been asked
+    for the pod yet answers Unavailable: the client has something to tell it first. Empty: any.
+    """
     @_builtins.property
     def pod(self) -> _pod_pb2.PodIdentity:
         """Who. Required."""
@@ -465,10 +470,11 @@ class DeletePodRequest(_message.Message):
         *,
         pod: _pod_pb2.PodIdentity | None = ...,
         grace_period_seconds: _builtins.int | None = ...,
+        epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "grace_period_seconds", b"grace_period_seconds", "pod", b"pod"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "grace_period_seconds", b"grace_period_seconds", "pod", b"pod"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "epoch", b"epoch", "grace_period_seconds", b"grace_period_seconds", "pod", b"pod"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__grace_period_seconds: _TypeAlias = _typing.Literal["grace_period_seconds"]  # noqa: Y015
     _WhichOneofArgType__grace_period_seconds: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds"]  # noqa: Y015
