@@ -76,11 +76,11 @@ class Watch:
         self._logins = logins
         self._clock = clock
         self._foreign: set[str] = set()
+        """Tasks that are not ours, or of pods that are gone."""
         self._ended: dict[str, Kept] = {}
         """Orders of which an event has told the end since the last look at all orders began."""
         self._unreadable: set[str] = set()
         """Marks whose orders nobody here can read: their tasks are left alone."""
-        """Tasks that are not ours, or of pods that are gone."""
         self._strays: set[str] = set()
         """Tasks with our mark that were found without an order once."""
         self._discovered_at = -math.inf
