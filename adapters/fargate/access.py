@@ -99,8 +99,11 @@ def provider(options: Options, region: str) -> Iterator[Grant]:
     roles = {options.execution_role, *(one.task_role for one in options.identities)} - {None}
     yield Grant(("iam:PassRole",), tuple(sorted(filter(None, roles))), passed=True)
     yield Grant(("s3:ListBucket",), (arns.bucket,))
-    objects = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject")
-    yield Grant(objects, (f"{arns.bucket}/{options.owner}/*",))
+    # It writes payloads, and never reads one.
+    orders = f"{arns.bucket}/{options.owner}/orders/*"
+    payloads = f"{arns.bucket}/{options.owner}/payloads/*"
+    yield Grant(("s3:GetObject",), (orders,))
+    yield Grant(("s3:PutObject", "s3:DeleteObject"), (orders, payloads))
     yield Grant(("logs:GetLogEvents",), (arns.logs,))
     yield Grant(("secretsmanager:CreateSecret", "secretsmanager:DeleteSecret"), (arns.logins,))
     if options.queue_url:

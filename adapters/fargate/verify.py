@@ -7,6 +7,7 @@ execution role may do. Nothing is changed.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,8 @@ QUOTAS = {"on-demand": "L-3032A538", "spot": "L-36FBB829"}
 _FEW_VCPUS, _MORE_VCPUS = 16, 64
 """What new accounts have is less; what to ask for."""
 _FEW_ADDRESSES = 16
+_KEEPS, _LONGEST = "MessageRetentionPeriod", 14 * 86400
+"""How long SQS keeps a message, and the most there is, in seconds."""
 
 Found = list[Finding]
 
@@ -242,10 +245,23 @@ class _Verification:
             words = "queue_url is not set: changes of running pods are seen with the next list"
             return [Finding(_OK, "queue", words)]
         try:
-            await self._clients.call("sqs", "get_queue_attributes", QueueUrl=url)
+            answer = await self._clients.call(
+                "sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=[_KEEPS]
+            )
         except NotFound:
             return [Finding(_PROBLEM, f"queue {url}", "there is none")]
-        return [Finding(_OK, f"queue {url.rpartition('/')[2]}", "it is there")]
+        subject, found = f"queue {url.rpartition('/')[2]}", answer.get("Attributes", {})
+        kept = int(found.get(_KEEPS, 0))
+        if kept < _LONGEST:
+            words = (
+                f"it keeps events for {kept / 86400:g} days, and may for 14: ends that nobody has"
+                " read by then are lost"
+            )
+            wanted = json.dumps({_KEEPS: str(_LONGEST)})
+            given = ("--queue-url", url, "--attributes", wanted)
+            remedy = remedies.command("sqs", "set-queue-attributes", *given, region=self._region)
+            return [Finding(_WARNING, subject, words, remedy)]
+        return [Finding(_OK, subject, "it keeps events for 14 days")]
 
     async def _quota(self) -> Found:
         capacity = self._options.capacity

@@ -108,7 +108,7 @@ def _value(values: list[str], kind: str) -> Any:
     if kind == "list":
         return json.loads(values[0]) if values[0].startswith("[") else values
     (value,) = values
-    if kind == "structure":
+    if kind in ("structure", "map"):
         if value.startswith("{"):
             return json.loads(value)
         pairs = dict(one.split("=", 1) for one in value.split(","))

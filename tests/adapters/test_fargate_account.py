@@ -349,6 +349,18 @@ async def test_a_bucket_that_is_configured_otherwise(iam: dict[str, Any], moto: 
     ]
 
 
+@pytest.mark.slow
+async def test_a_queue_that_forgets_too_soon(iam: dict[str, Any], moto: str) -> None:
+    account = Account(moto)
+    url = account.call("sqs", "create_queue", QueueName="events")["QueueUrl"]
+    adapter = Adapter("fargate", made(account, queue_url=url))
+    found = by_subject(await adapter.verify())["queue events"]
+    assert found.severity is Severity.WARNING
+    assert "4 days" in found.message
+    account.run(found.remedy)
+    assert by_subject(await adapter.verify())["queue events"].severity is Severity.OK
+
+
 # Pure.
 
 
@@ -493,6 +505,8 @@ def test_what_is_asked_for_names_what_is_ours() -> None:
     assert grants["sqs:ReceiveMessage"].resources == (
         "arn:aws-cn:sqs:cn-north-1:123456789012:events",
     )
+    # Payloads are for the execution role alone to read.
+    assert grants["s3:GetObject"].resources == ("arn:aws-cn:s3:::pods/podbridge/orders/*",)
     assert grants["ecs:StopTask"].resources == (
         "arn:aws-cn:ecs:cn-north-1:123456789012:task/podbridge/*",
     )
