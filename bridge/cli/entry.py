@@ -109,8 +109,11 @@ def cli(context: click.Context, config_file: str | None, verbose: int) -> None:
     if verbose:
         import logging
 
-        level = logging.DEBUG if verbose > 1 else logging.INFO
-        logging.basicConfig(level=level, format="%(levelname).1s %(name)s: %(message)s")
+        logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
+        if verbose > 1:
+            # The clouds' own libraries log whole requests, secrets in them.
+            for name in ("bridge", "adapters"):
+                logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 def main() -> None:

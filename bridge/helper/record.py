@@ -25,6 +25,9 @@ _LARGEST = 1024 * 1024
 """Bytes of a record's text; many times what a helper writes."""
 _NOTICES = 8
 """Notices of a container; a helper keeps as many."""
+_MOST_CODE, _MOST_SIGNAL, _MOST_RESTARTS = 255, 64, 2**31 - 1
+_LONGEST_WORDS = 8192
+"""Bytes of a reason or message that are kept: twice what Kubernetes shows."""
 _LATEST = 253402300800.0
 """The end of the year 9999 (epoch seconds)."""
 _LINE = re.compile(
@@ -122,18 +125,18 @@ def parse(text: bytes, identity: Identity | Key) -> Record | None:
             return None
         containers = said["containers"]
         return Record(
-            by=str(said["by"]),
+            by=_text(said["by"]),
             at=_seconds(said["at"]),
             containers=tuple(_state(one) for one in containers),
             failed=bool(said["failed"]),
-            reason=str(said.get("reason", "")),
-            message=str(said.get("message", "")),
+            reason=_text(said.get("reason", "")),
+            message=_text(said.get("message", "")),
             backoffs={
-                str(one["name"]): _seconds(delay)
+                _text(one["name"]): _seconds(delay)
                 for one in containers
                 if (delay := one.get("backoff"))
             },
-            opening=frozenset(str(one["name"]) for one in containers if one.get("opening")),
+            opening=frozenset(_text(one["name"]) for one in containers if one.get("opening")),
             notices=tuple(notice for one in containers for notice in _notices(one)),
         )
     except (
@@ -150,9 +153,9 @@ def parse(text: bytes, identity: Identity | Key) -> Record | None:
 def _state(one: Mapping[str, Any]) -> ContainerState:
     previous = one.get("previous")
     return ContainerState(
-        name=str(one["name"]),
+        name=_text(one["name"]),
         state=_what(one),
-        restart=int(one["restart"]),
+        restart=_whole(one["restart"], _MOST_RESTARTS),
         previous=None if previous is None else _exit(previous),
         started=bool(one["started"]),
         ready=bool(one["ready"]),
@@ -163,9 +166,9 @@ def _notices(one: Mapping[str, Any]) -> list[Notice]:
     return [
         Notice(
             _seconds(notice["at"]),
-            str(notice["reason"]),
-            str(notice["message"]),
-            str(one["name"]),
+            _text(notice["reason"]),
+            _text(notice["message"]),
+            _text(one["name"]),
             warning=bool(notice.get("warning")),
         )
         for notice in (one.get("notices") or [])[-_NOTICES:]
@@ -180,6 +183,19 @@ def _seconds(said: object) -> float:
     return at
 
 
+def _whole(said: object, most: int) -> int:
+    """A number that fits where it goes. ValueError, TypeError: it does not."""
+    found = int(said)  # type: ignore[call-overload]
+    if not 0 <= found <= most:
+        raise ValueError(f"{found} is not between 0 and {most}")
+    return int(found)
+
+
+def _text(said: object) -> str:
+    """Words that can be told: of a length, and nothing that no encoding has."""
+    return str(said).encode(errors="replace")[:_LONGEST_WORDS].decode(errors="ignore")
+
+
 def _what(one: Mapping[str, Any]) -> State:
     match one["state"]:
         case "running":
@@ -187,17 +203,17 @@ def _what(one: Mapping[str, Any]) -> State:
         case "ended":
             return _exit(one["exit"])
         case "waiting":
-            return Waiting(str(one.get("reason", "")), str(one.get("message", "")))
+            return Waiting(_text(one.get("reason", "")), _text(one.get("message", "")))
     raise ValueError(f"state {one['state']!r}")
 
 
 def _exit(one: Mapping[str, Any]) -> Exit:
     started = one.get("started_at")
     return Exit(
-        code=int(one["code"]),
+        code=_whole(one["code"], _MOST_CODE),
         finished_at=_seconds(one["finished_at"]),
-        reason=str(one["reason"]),
-        signal=int(one.get("signal", 0)),
-        message=str(one.get("message", "")),
+        reason=_text(one["reason"]),
+        signal=_whole(one.get("signal", 0), _MOST_SIGNAL),
+        message=_text(one.get("message", "")),
         started_at=None if started is None else _seconds(started),
     )

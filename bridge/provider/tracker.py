@@ -130,7 +130,10 @@ class Tracker:
         present: set[Key] = set()
         for observed in found:
             present.add((observed.identity.cluster, observed.identity.uid))
-            self._seen(backend, observed, asked)
+            try:
+                self._seen(backend, observed, asked)
+            except Exception:  # noqa: BLE001 - what is wrong with one pod is no other's affair
+                _log.exception("pod %s: what its backend says of it", observed.identity.uid)
         for key, record in list(self.records.items()):
             if record.backend is not backend or record.gone:
                 continue
@@ -148,7 +151,10 @@ class Tracker:
             # The mark vouches for what was told before it: all that this list has.
             for key in present:
                 if (found_one := self.records.get(key)) is not None and found_one.facts is None:
-                    self._publish(found_one)
+                    try:
+                        self._publish(found_one)
+                    except Exception:  # noqa: BLE001 - as above
+                        _log.exception("pod %s: what is told of it", key[1])
             for journal in self._journals.values():
                 journal.synced(backend.name)
             for key, record in self.records.items():

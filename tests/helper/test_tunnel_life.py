@@ -432,3 +432,21 @@ async def test_sigterm_still_ends_a_pod_that_has_a_tunnel(make: Make) -> None:
         made.pod.running["m"].send_signal(signal.SIGTERM)
         assert await drained(channel) == (b"", b"", 143)
         await asyncio.to_thread(made.pod.join, "m", 143)
+
+
+async def test_silent_strangers_keep_no_helper_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel_server, "HANDSHAKE", 1000.0)
+    async with listening() as (tunnels, address):
+        host, _, port = address.rpartition(":")
+        with contextlib.ExitStack() as strangers:
+            for _ in range(300):
+                one = strangers.enter_context(socket.socket())
+                one.bind(("127.0.0.9", 0))
+                one.setblocking(False)
+                one.connect_ex((host, int(port)))
+                await asyncio.sleep(0)
+            pod = make(container("m", "sleep 60"), tunnel=settings(address))
+            pod.all()
+            assert await tunnels.arrival(IDENTITY, "m", PATIENCE)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,8 +28,9 @@ _log = logging.getLogger(__name__)
 
 HANDSHAKE = 10.0
 """Seconds for a handshake, and then for a helper to say who it is."""
-HANDSHAKES = 64
-"""Handshakes at once; whoever comes then tries again, after a wait of its own."""
+HANDSHAKES, OF_ONE_ADDRESS = 256, 16
+"""Handshakes at once, and those with one address: nobody alone keeps the others out. Whoever comes
+then tries again, after a wait of its own."""
 CONNECTIONS = 4096
 """Helpers at once, far more than one provider has pods for."""
 _POD = 64
@@ -107,7 +109,8 @@ class Tunnels:
         self._renew_at = 0.0
         self._tasks: dict[asyncio.Task[None], asyncio.Transport] = {}
         self._closed = False
-        self._shaking = 0
+        self._shaking: Counter[str] = Counter()
+        """Those that have not said who they are yet, by their addresses."""
         self._turned_away = 0
         self._said_at = -_SAY
         self._readers: set[_Events] = set()
@@ -268,23 +271,30 @@ class Tunnels:
         if self._closed:
             transport.abort()
             return
-        if self._shaking >= HANDSHAKES or len(self._tasks) >= CONNECTIONS:
+        address = str((transport.get_extra_info("peername") or ("",))[0])
+        if (
+            self._shaking.total() >= HANDSHAKES
+            or self._shaking[address] >= OF_ONE_ADDRESS
+            or len(self._tasks) >= CONNECTIONS
+        ):
             self._turn_away()
             transport.abort()
             return
-        self._shaking += 1
-        task = asyncio.create_task(self._serve(transport), name="tunnel")
+        self._shaking[address] += 1
+        task = asyncio.create_task(self._serve(transport, address), name="tunnel")
         self._tasks[task] = transport
         task.add_done_callback(self._tasks.pop)
 
-    async def _serve(self, transport: asyncio.Transport) -> None:
+    async def _serve(self, transport: asyncio.Transport, address: str) -> None:
         """One connection, from its first byte to its end."""
         http = Http2()
         try:
             try:
                 link = await self._greet(transport, http)
             finally:
-                self._shaking -= 1
+                self._shaking[address] -= 1
+                if not self._shaking[address]:
+                    del self._shaking[address]
             with contextlib.suppress(Unavailable):
                 await self._keep(link)
         except (OSError, ValueError, BridgeError):
