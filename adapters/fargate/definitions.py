@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 from adapters.fargate import names
 from adapters.fargate.clients import Clients
 from adapters.fargate.names import Json
 from bridge.errors import NotFound
+
+_log = logging.getLogger(__name__)
 
 _CONTENT = (
     "taskRoleArn", "executionRoleArn", "networkMode", "containerDefinitions", "volumes",
@@ -17,6 +21,24 @@ _CONTENT = (
     "ephemeralStorage",
 )  # fmt: skip
 """What of a description is what was registered; the rest is ECS's own."""
+
+
+_FILLED_IN = frozenset({"essential", "hostPort", "protocol"})
+"""What ECS fills in by itself, besides what is empty or nothing."""
+
+
+def says(found: Any, wanted: Any) -> bool:
+    """Whether a description says what was registered, and nothing of its own. Pure."""
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(
+            says(found.get(key), wanted[key]) if wanted.get(key) else not found.get(key)
+            for key in {*wanted, *found} - (_FILLED_IN - wanted.keys())
+        )
+    if isinstance(wanted, list | tuple):
+        return (
+            isinstance(found, list) and len(found) == len(wanted) and all(map(says, found, wanted))
+        )
+    return bool(found == wanted)
 
 
 class Definitions:
@@ -35,7 +57,7 @@ class Definitions:
         # One asks, and registers; all others wait for that.
         async with self._locks[family]:
             if family not in self._known:
-                self._known[family] = await self._found(family) or await self._registered(
+                self._known[family] = await self._found(family, document) or await self._registered(
                     family, document
                 )
         self._locks.pop(family, None)
@@ -51,20 +73,26 @@ class Definitions:
             # Whoever came first has done it for all.
             if self._known.get(family, arn) == arn:
                 document = {name: said[name] for name in _CONTENT if said.get(name)}
-                self._known[family] = await self._found(family) or await self._registered(
+                self._known[family] = await self._found(family, document) or await self._registered(
                     family, document
                 )
         self._locks.pop(family, None)
         return self._known[family]
 
-    async def _found(self, family: str) -> str:
+    async def _found(self, family: str, document: Json) -> str:
+        """The newest of a family, where it says the same: anybody in the account may register one
+        under that name. Empty: there is none."""
         try:
             answer = await self._clients.call(
                 "ecs", "describe_task_definition", taskDefinition=family
             )
         except NotFound:
             return ""
-        return str(answer["taskDefinition"]["taskDefinitionArn"])
+        said = answer["taskDefinition"]
+        if not says({name: said[name] for name in _CONTENT if said.get(name)}, document):
+            _log.warning("%s: it is not what its name says, and is not used", family)
+            return ""
+        return str(said["taskDefinitionArn"])
 
     async def _registered(self, family: str, document: Json) -> str:
         tags: Json = {"tags": self._tags} if self._tags else {}

@@ -16,6 +16,7 @@ from fargate_kit import Cloud, FargateBench, HelpedBench, helper  # noqa: F401 -
 from support.channels import PATIENCE, soon
 
 from adapters.fargate import Adapter, names
+from adapters.fargate.definitions import _CONTENT
 from adapters.simulators.aws import Settings
 from bridge.errors import BridgeError
 from bridge.workload import EnvVar, HelperUse, Observed, PullCredential, Waiting, Workload
@@ -516,3 +517,43 @@ async def test_deleting_what_nobody_knows_is_one_search_for_all(bench: FargateBe
     after = (await bench.cloud.ledger())["calls"]["byAction"]["ecs:ListTasks"]
     # Two calls a search: one that was under way, and one for who came meanwhile.
     assert after - before <= 4
+
+
+async def test_a_definition_that_somebody_else_registered_is_not_used(
+    bench: FargateBench, tmp_path: Path
+) -> None:
+    """Under the name that is ours by its content, which is another's by now."""
+    adapter = await bench.adapter()
+    first, second = once(tmp_path / "first"), once(tmp_path / "second")
+    await adapter.run(first)
+    await exit_of(adapter, first.identity)
+    known = adapter._pods.of(first.identity)
+    assert known is not None
+    assert known.kept is not None
+    ours = known.kept.order.definition
+    call = adapter._clients.call
+    said = (await call("ecs", "describe_task_definition", taskDefinition=ours))["taskDefinition"]
+    names_ = ("family", *_CONTENT)
+    planted = {name: said[name] for name in names_ if said.get(name)}
+    planted["containerDefinitions"][0]["image"] = "attacker.example/evil:1"
+    answer = await call("ecs", "register_task_definition", **planted)
+    evil = answer["taskDefinition"]["taskDefinitionArn"]
+    again = await bench.adapter()
+    await again.run(second)
+    await exit_of(again, second.identity)
+    launched = again._pods.of(second.identity)
+    assert launched is not None
+    assert launched.kept is not None
+    assert launched.kept.order.definition not in (ours, evil)
+
+
+@pytest.mark.parametrize("use", [HelperUse.NEVER, HelperUse.ALWAYS])
+async def test_a_provider_that_starts_anew_finds_its_definitions(
+    helped: HelpedBench, tmp_path: Path, use: HelperUse
+) -> None:
+    for name in ("first", "second"):
+        adapter = await helped.adapter(helper=use)
+        pod = once(tmp_path / name)
+        await adapter.run(pod)
+        await exit_of(adapter, pod.identity)
+    assert await calls(helped, "ecs:RegisterTaskDefinition") == 1
