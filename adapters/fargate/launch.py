@@ -208,7 +208,7 @@ class Launcher:
             kept = await self._store.read(pod.mark)
             if kept is None:
                 raise Unavailable("its order has come and gone")
-            pod.doubted_at = self._clock()
+            self._doubt(pod, kept, order)
         pod.kept = kept
         return kept
 
@@ -227,9 +227,17 @@ class Launcher:
             if found is None:
                 raise Unavailable("its order is gone") from None
             changed = found
-            pod.doubted_at = self._clock()
+            self._doubt(pod, found, made)
         pod.kept = changed
         return changed
+
+    def _doubt(self, pod: Pod, found: Kept, made: Order) -> None:
+        """What is found in place of an order of ours is ours all the same where only the answer was
+        lost: nobody else has its token."""
+        if found.order.token == made.token:
+            pod.unused = made.token
+        else:
+            pod.doubted_at = self._clock()
 
     async def _adopt(self, pod: Pod, order: Order) -> bool:
         """Whether the task of an earlier try, or of another provider, is there, or was. Where that

@@ -161,7 +161,12 @@ def test_objects_come_back_as_they_went(cloud: Cloud) -> None:
     refusal(
         "PreconditionFailed", s3.put_object, Bucket="things", Key="a b/ü&?#.bin", IfNoneMatch="*"
     )
+    there = {"Bucket": "things", "Key": "a b/ü&?#.bin"}
+    tag = s3.put_object(**there, Body=b"1")["ETag"]
+    assert s3.put_object(**there, Body=b"2", IfMatch=tag)["ETag"] != tag
+    refusal("PreconditionFailed", s3.put_object, **there, Body=b"3", IfMatch=tag)
     s3.delete_object(Bucket="things", Key="a b/ü&?#.bin")
+    refusal("NoSuchKey", s3.put_object, **there, Body=b"3", IfMatch=tag)
     refusal("NoSuchKey", s3.get_object, Bucket="things", Key="a b/ü&?#.bin")
     refusal("404", s3.head_object, Bucket="things", Key="a b/ü&?#.bin")
     s3.delete_bucket(Bucket="things")

@@ -174,6 +174,9 @@ class S3:
                 "At least one of the pre-conditions you specified did not hold",
                 412,
             )
+        if "IfMatch" in given:
+            # "How to prevent object overwrites with conditional writes": 404 where there is none.
+            _conditions({"IfMatch": given["IfMatch"]}, self._object(given))
         if len(given["Key"].encode()) > 1024:
             raise _error("KeyTooLongError", "Your key is too long")
         sums = _checked(given, body)

@@ -1325,7 +1325,9 @@ type PodFacts struct {
 	Generation int64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// How far it has come. Required.
 	Stage PodStage `protobuf:"varint,4,opt,name=stage,proto3,enum=bridge.rpc.v1.PodStage" json:"stage,omitempty"`
-	// Its containers: init, regular and ephemeral, in the manifest's order where it is known.
+	// Its containers: init, regular and ephemeral, in the manifest's order where it is known. One
+	// that is not here stays as it was told last, or as Kubernetes recorded it: how it is now is not
+	// known yet.
 	Containers []*ContainerFacts `protobuf:"bytes,5,rep,name=containers,proto3" json:"containers,omitempty"`
 	// Its addresses. Empty: none yet.
 	PodIps []string `protobuf:"bytes,6,rep,name=pod_ips,json=podIps,proto3" json:"pod_ips,omitempty"`

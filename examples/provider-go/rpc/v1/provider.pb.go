@@ -628,7 +628,8 @@ type UpdatePodRequest struct {
 	Pod *PodIdentity `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
 	// The whole v1.Pod as JSON. Required.
 	Manifest []byte `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
-	// metadata.generation. An older one than the provider has is ignored.
+	// metadata.generation. An older one than the provider has is ignored. The same one may bring other
+	// contents of volumes, labels or annotations: those are applied.
 	Generation int64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// The environment of every container.
 	Environment []*ContainerEnvironment `protobuf:"bytes,4,rep,name=environment,proto3" json:"environment,omitempty"`
@@ -756,8 +757,11 @@ type DeletePodRequest struct {
 	Pod *PodIdentity `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
 	// Seconds between the stop signal and the kill. Absent: the manifest's. 0: kill at once.
 	GracePeriodSeconds *int64 `protobuf:"varint,2,opt,name=grace_period_seconds,json=gracePeriodSeconds,proto3,oneof" json:"grace_period_seconds,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The epoch that the client knows (WatchPods). A provider of another one that has not been asked
+	// for the pod yet answers Unavailable: the client has something to tell it first. Empty: any.
+	Epoch         string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeletePodRequest) Reset() {
@@ -802,6 +806,13 @@ func (x *DeletePodRequest) GetGracePeriodSeconds() int64 {
 		return *x.GracePeriodSeconds
 	}
 	return 0
+}
+
+func (x *DeletePodRequest) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
 }
 
 // The end has begun.
@@ -1819,10 +1830,11 @@ const file_bridge_rpc_v1_provider_proto_rawDesc = "" +
 	"\x11UpdatePodResponse\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
-	"generation\"\x90\x01\n" +
+	"generation\"\xa6\x01\n" +
 	"\x10DeletePodRequest\x12,\n" +
 	"\x03pod\x18\x01 \x01(\v2\x1a.bridge.rpc.v1.PodIdentityR\x03pod\x125\n" +
-	"\x14grace_period_seconds\x18\x02 \x01(\x03H\x00R\x12gracePeriodSeconds\x88\x01\x01B\x17\n" +
+	"\x14grace_period_seconds\x18\x02 \x01(\x03H\x00R\x12gracePeriodSeconds\x88\x01\x01\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\tR\x05epochB\x17\n" +
 	"\x15_grace_period_seconds\"\x13\n" +
 	"\x11DeletePodResponse\"r\n" +
 	"\x10WatchPodsRequest\x12\x18\n" +
