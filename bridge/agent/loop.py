@@ -12,16 +12,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from bridge.agent.cluster import Cluster, PodEvent
+from bridge.agent.entry import Entry, Epoch
 from bridge.agent.provider import ProviderClient
 from bridge.agent.request import (
     ATTEMPT,
     PLACED_ON,
     Builder,
-    Version,
     identity,
     is_daemons,
     missing,
@@ -62,53 +62,6 @@ class ProviderNote:
     adopted: int = 0
 
 
-@dataclass(slots=True)
-class _Entry:
-    """One pod. `pod` None: the cluster no longer has it; `facts` None: the provider told none."""
-
-    who: pod_pb2.PodIdentity
-    pod: Manifest | None = None
-    facts: pod_pb2.PodFacts | None = None
-    revision: int = 0
-    told: pod_pb2.PodFacts | None = None
-    """The facts that the pod's status already says."""
-    acked: int = 0
-    accepted: str = ""
-    """The epoch in which the provider took the pod on; another epoch has to be asked again."""
-    sent: Version | None = None
-    """What of the pod the provider was told last; None: it may have something older."""
-    incomplete: bool = False
-    """Something that the pod refers to was missing when the provider was last asked."""
-    delete_sent: tuple[str, float] | None = None
-    """(epoch, grace) of the newest DeletePod."""
-    orphan: bool = False
-    stale: bool = False
-    """What the pod refers to has changed since the provider was last told."""
-    started: float | None = None
-    """status.startTime before the first patch carried it."""
-    gates: Manifest | None = None
-    """The conditions of others that the pod's status was computed with."""
-    resize: Resize | None = None
-    """What is left of the newest resize."""
-    shown: tuple[Resize | None, Version | None] = (None, None)
-    """What of resizes and versions the status was computed with."""
-    problem: str = ""
-    """The last refusal that was told as an event: each is told once."""
-
-
-@dataclass(slots=True)
-class _Epoch:
-    """What is known of the provider's present life."""
-
-    name: str = ""
-    revision: int = 0
-    pending: set[str] = field(default_factory=set)
-    """Backends whose sync marks have not come yet."""
-    synced: bool = False
-    since: float = 0.0
-    """When its snapshot began."""
-
-
 class Agent:
     """Runs the pods of one cluster's node on one provider."""
 
@@ -127,11 +80,11 @@ class Agent:
         self._note = note
         self._builder = Builder(cluster)
         self._updater = Updater(cluster, provider, self._builder)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._queue: KeyedQueue[str] = KeyedQueue(
             self._step, name="agent pod", concurrency=concurrency
         )
-        self._epoch = _Epoch()
+        self._epoch = Epoch()
         self._cluster_synced = asyncio.Event()
         self._provider_synced = asyncio.Event()
         self._left = asyncio.Event()
@@ -233,7 +186,7 @@ class Agent:
                 self._queue.add(uid)
             return
         if entry is None:
-            entry = self._entries[uid] = _Entry(
+            entry = self._entries[uid] = Entry(
                 identity(self._cluster.id, self._cluster.node, event.pod)
             )
         entry.pod = event.pod
@@ -295,7 +248,7 @@ class Agent:
             self._find_orphans()
 
     def _new_snapshot(self, epoch: str, backends: set[str]) -> None:
-        self._epoch = _Epoch(epoch, 0, backends, since=self._clock())
+        self._epoch = Epoch(epoch, 0, backends, since=self._clock())
         self._provider_synced.clear()
         for uid, entry in self._entries.items():
             # What we know stays what the status says; only who must be told starts anew.
@@ -314,7 +267,7 @@ class Agent:
             return
         entry = self._entries.get(uid)
         if entry is None:
-            entry = self._entries[uid] = _Entry(facts.pod)
+            entry = self._entries[uid] = Entry(facts.pod)
         elif entry.pod is not None and facts.pod.attempt < entry.who.attempt:
             # An attempt that was given up: not what the pod's status is about.
             return
@@ -357,25 +310,23 @@ class Agent:
         over = entry.pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
         wake: float | None = None
         if deleting:
-            if not (self._has_ended(entry) and self._was_ended(entry)):
+            if not (entry.has_ended and self._was_ended(entry)):
                 await self._adopt(entry)
                 await self._end(entry, _grace(entry.pod))
         elif not over:
             wake = await self._keep(entry)
-        elif self._runs(entry) and (
-            entry.accepted == self._epoch.name or self._is_seen_running(entry)
-        ):
+        elif entry.runs and (entry.accepted == self._epoch.name or entry.is_seen_running):
             # Somebody else has written its end: nothing of it may run on. What a provider that has
             # started anew tells of before it was asked may have ended all the same.
             await self._end(entry, _grace(entry.pod))
         await self._report(entry)
         # An end that came while something older was being written waits for the next step.
         told = entry.told is entry.facts
-        if entry.pod is not None and deleting and told and self._has_ended(entry):
+        if entry.pod is not None and deleting and told and entry.has_ended:
             await self._cluster.delete(entry.pod)
         return wake
 
-    async def _without_pod(self, uid: str, entry: _Entry) -> float | None:
+    async def _without_pod(self, uid: str, entry: Entry) -> float | None:
         """The cluster has no such pod: nothing of it may stay at the provider."""
         facts = entry.facts
         if facts is not None and facts.stage == pod_pb2.POD_STAGE_GONE:
@@ -396,7 +347,7 @@ class Agent:
             self._ack(uid, entry)
         return None
 
-    async def _keep(self, entry: _Entry) -> float | None:
+    async def _keep(self, entry: Entry) -> float | None:
         """Makes sure that the provider has the pod, as it is now. Seconds after which to look
         again, where something that the pod refers to is missing."""
         pod = entry.pod
@@ -417,7 +368,7 @@ class Agent:
         may_come = entry.resize is not None and entry.resize.may_come
         return MISSING_RETRY if entry.incomplete or entry.stale or may_come else None
 
-    async def _update(self, entry: _Entry, *, again: bool) -> None:
+    async def _update(self, entry: Entry, *, again: bool) -> None:
         """Tells the provider of the pod as it is now; `again`: of what it asks for only."""
         pod = entry.pod
         assert pod is not None
@@ -435,18 +386,18 @@ class Agent:
             entry.stale = True
             await self._tell_once(entry, "FailedMount", words)
 
-    async def _adopt(self, entry: _Entry) -> None:
+    async def _adopt(self, entry: Entry) -> None:
         """A provider that has started anew learns what it is to end: its hooks, and its containers'
         order. Where that cannot be told, it ends all the same."""
         pod = entry.pod
         assert pod is not None
-        if self._runs(entry) and entry.accepted != self._epoch.name and _grace(pod) > 0:
+        if entry.runs and entry.accepted != self._epoch.name and _grace(pod) > 0:
             try:
                 await self._create(entry)
             except BridgeError as error:
                 _log.info("pod %s is ended as it is: %s", entry.who.uid, error)
 
-    async def _create(self, entry: _Entry) -> None:
+    async def _create(self, entry: Entry) -> None:
         pod = entry.pod
         assert pod is not None
         epoch = self._epoch.name
@@ -485,15 +436,15 @@ class Agent:
                 pod, "Warning", "FieldApproximated", f"{one.field}: {one.message}"
             )
 
-    async def _tell_once(self, entry: _Entry, reason: str, message: str) -> None:
+    async def _tell_once(self, entry: Entry, reason: str, message: str) -> None:
         if entry.pod is not None and message != entry.problem:
             entry.problem = message
             await self._cluster.event(entry.pod, "Warning", reason, message)
 
-    async def _refused(self, entry: _Entry, error: Invalid | Unsupported) -> None:
+    async def _refused(self, entry: Entry, error: Invalid | Unsupported) -> None:
         pod = entry.pod
         assert pod is not None
-        if entry.accepted or self._runs(entry):
+        if entry.accepted or entry.runs:
             # Only a change was refused: the pod runs on as it was.
             entry.sent = version(pod)
             if in_force(pod) is not pod:
@@ -502,7 +453,7 @@ class Agent:
             return
         await self._reject(entry, error.kind, error.message)
 
-    async def _reject(self, entry: _Entry, reason: str, message: str) -> None:
+    async def _reject(self, entry: Entry, reason: str, message: str) -> None:
         pod = entry.pod
         assert pod is not None
         if is_daemons(pod):
@@ -514,7 +465,7 @@ class Agent:
         await self._patch(entry, rejected(pod, reason, message, self._clock()))
         self._news.set()
 
-    async def _refusal(self, entry: _Entry) -> tuple[str, str] | None:
+    async def _refusal(self, entry: Entry) -> tuple[str, str] | None:
         """Why the node does not admit a pod that is new: one that has begun is never put out."""
         pod = entry.pod
         assert pod is not None
@@ -522,15 +473,7 @@ class Agent:
             return None
         return await self._cluster.refuses(pod)
 
-    def _runs(self, entry: _Entry) -> bool:
-        return entry.facts is not None and entry.facts.stage == pod_pb2.POD_STAGE_ACTIVE
-
-    def _is_seen_running(self, entry: _Entry) -> bool:
-        return entry.facts is not None and any(
-            one.WhichOneof("state") == "running" for one in entry.facts.containers
-        )
-
-    async def _end(self, entry: _Entry, grace: float) -> None:
+    async def _end(self, entry: Entry, grace: float) -> None:
         sent = entry.delete_sent
         if sent is not None and sent[0] == self._epoch.name and sent[1] <= grace:
             return
@@ -541,7 +484,7 @@ class Agent:
         )
         entry.delete_sent = (self._epoch.name, grace)
 
-    async def _report(self, entry: _Entry) -> None:
+    async def _report(self, entry: Entry) -> None:
         """Brings the newest facts into the pod's status; acknowledges what must not be lost."""
         pod, facts, revision = entry.pod, entry.facts, entry.revision
         if pod is None or facts is None or not self._tells_something(entry, facts):
@@ -568,14 +511,14 @@ class Agent:
         ):
             self._ack(facts.pod.uid, entry)
 
-    def _tells_something(self, entry: _Entry, facts: pod_pb2.PodFacts) -> bool:
+    def _tells_something(self, entry: Entry, facts: pod_pb2.PodFacts) -> bool:
         """A pod found at a backend is told before we asked for it: its restarts and its end are
         not decided yet, so its status waits for the provider to have the pod's manifest."""
         if facts.stage in (pod_pb2.POD_STAGE_ENDED, pod_pb2.POD_STAGE_GONE):
             return True
         return entry.accepted == self._epoch.name or entry.delete_sent is not None
 
-    async def _patch(self, entry: _Entry, new: Manifest) -> None:
+    async def _patch(self, entry: Entry, new: Manifest) -> None:
         pod = entry.pod
         assert pod is not None
         if entry.started is not None and "startTime" not in pod.get("status", {}):
@@ -591,25 +534,18 @@ class Agent:
             # A newer object may have come by the watch meanwhile: that one stays.
             entry.pod = changed
 
-    def _placement(self, entry: _Entry, pod: Manifest) -> dict[str, str]:
+    def _placement(self, entry: Entry, pod: Manifest) -> dict[str, str]:
         """Where the pod runs, unless the pod says just that itself: others can write there too."""
         backend = entry.facts.backend if entry.facts is not None else ""
         if not backend or (pod["metadata"].get("annotations") or {}).get(PLACED_ON) == backend:
             return {}
         return {PLACED_ON: backend, ATTEMPT: str(entry.who.attempt)}
 
-    def _was_ended(self, entry: _Entry) -> bool:
+    def _was_ended(self, entry: Entry) -> bool:
         """Whether the provider, in its present life, was told to end it."""
         return entry.delete_sent is not None and entry.delete_sent[0] == self._epoch.name
 
-    def _has_ended(self, entry: _Entry) -> bool:
-        facts = entry.facts
-        return facts is not None and facts.stage in (
-            pod_pb2.POD_STAGE_ENDED,
-            pod_pb2.POD_STAGE_GONE,
-        )
-
-    def _ack(self, uid: str, entry: _Entry) -> None:
+    def _ack(self, uid: str, entry: Entry) -> None:
         if entry.revision > entry.acked:
             entry.acked = entry.revision
             self._acks[uid] = pb.PodAck(uid=uid, attempt=entry.who.attempt, revision=entry.revision)
