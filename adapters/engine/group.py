@@ -83,9 +83,6 @@ class Group:
         self._prepare = prepare
         self._launches: dict[Key, _Launch] = {}
         self._steps: dict[Key, asyncio.Task[None]] = {}
-        self._rests: dict[Key, tuple[float, float]] = {}
-        """Where the engine would not do a pod's last step: for how many seconds it rests, and until
-        when, by the loop's clock."""
 
     async def run(self, workload: Workload) -> None:
         """Begins to launch it; where it is whole already, nothing more."""
@@ -118,8 +115,6 @@ class Group:
         """Launches it no further. It is shown as ended until it is forgotten."""
         if (step := self._steps.get(identity.key)) is not None:
             await asyncio.gather(step, return_exceptions=True)
-        if forget:
-            self._rests.pop(identity.key, None)
         launch = self._launches.get(identity.key)
         if launch is None:
             return
@@ -214,19 +209,18 @@ class Group:
         return True
 
     def advance(self, group: Observed) -> None:
-        """Does in the background what is due for a group that is whole."""
+        """Does in the background what is due for a group that is whole; one on its way in is its
+        launch's affair."""
         who = roles([one.name for one in group.containers])
         first, last = group.container(who.first), group.container(who.essential)
-        key = group.identity.key
-        _, rests_until = self._rests.get(key, (0.0, 0.0))
-        if last is None or key in self._steps or asyncio.get_running_loop().time() < rests_until:
+        if last is None or group.identity.key in self._steps or self.has(group.identity):
             return
         others = [one for one in group.containers if one.name != who.first]
         waits = any(isinstance(one.state, Waiting) for one in others)
         if isinstance(last.state, Exit):
             if any(isinstance(one.state, Running) for one in others):
                 self._step(group.identity, self._end)
-        elif key in self._engine.memory.stopped:
+        elif group.identity.key in self._engine.memory.stopped:
             # What has not begun never will.
             return
         elif first is None:
@@ -250,25 +244,15 @@ class Group:
         return last is not None and isinstance(last.state, Waiting) and not runs
 
     def _step(self, identity: Identity, do: Callable[[Identity], Awaitable[None]]) -> None:
-        key = identity.key
-
         async def step() -> None:
             try:
                 await do(identity)
-                self._rests.pop(key, None)
             except BridgeError as error:
                 _log.info("pod %s: %s", identity.uid, error)
-                self._rest(identity)
             finally:
-                self._steps.pop(key, None)
+                self._steps.pop(identity.key, None)
 
         self._steps[identity.key] = asyncio.create_task(step(), name=f"step {identity.uid}")
-
-    def _rest(self, identity: Identity) -> None:
-        loop = asyncio.get_running_loop()
-        pause = min(self._rests.get(identity.key, (_AGAIN / 2, 0.0))[0] * 2, _LONGEST)
-        self._rests[identity.key] = (pause, loop.time() + pause)
-        loop.call_later(pause, self._engine.notices.tell, identity)
 
     async def _end(self, identity: Identity) -> None:
         await self._engine.stop(identity, _ESSENTIAL_GRACE)

@@ -7,7 +7,8 @@ ECS, what its containers wrote in CloudWatch Logs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -57,10 +58,13 @@ class Adapter(Hosted):
     rates: ClassVar[Mapping[str, Rate]] = {"run": FAMILIES["run"], "stop": FAMILIES["tasks"]}
     fills_in: ClassVar[bool] = True
 
-    def __init__(self, name: str, options: Options) -> None:
+    def __init__(
+        self, name: str, options: Options, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`clock`: this machine's (epoch seconds)."""
         self.name = name
         self._options = options
-        self._clients = Clients(options.region, options.endpoint_url, options.threads)
+        self._clients = Clients(options.region, options.endpoint_url, options.threads, clock)
         self._registry = RegistryClient()
         self._pods = Pods()
         self._hosting = Hosting(name, self, settled=_FLUSHED, clock=self._clients.now)

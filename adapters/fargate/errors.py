@@ -113,6 +113,9 @@ def translated(error: Exception, action: str, *, changes: bool) -> BridgeError:
     all the same. The SDK's own types go no further."""
     if isinstance(error, sdk.ClientError):
         return _answered(error, action, changes=changes)
+    if isinstance(error, sdk.NoCredentialsError):
+        words = "there are none: `aws configure` keeps some, AWS_PROFILE names others"
+        return Unauthorized(f"{action}: {_short(str(error))}: {words}")
     if isinstance(error, _NO_CREDENTIALS):
         return Unauthorized(f"{action}: {_short(str(error))}")
     if isinstance(error, _UNSENT) or not changes:

@@ -19,8 +19,10 @@ from typing import Any
 
 import aiohttp
 import boto3
+from botocore import exceptions as sdk
 from botocore.config import Config
 
+from adapters.fargate.errors import translated
 from bridge.errors import Unavailable, Unsupported
 from bridge.helper.program import cache_folder, machine_of, program
 
@@ -98,6 +100,8 @@ def _make(endpoint: str, environment: Mapping[str, str], region: str) -> str:
 
     try:
         return _furnished(client, region)
+    except (sdk.ClientError, sdk.BotoCoreError) as error:
+        raise translated(error, "the simulated cloud", changes=False) from None
     finally:
         for one in clients:
             one.close()

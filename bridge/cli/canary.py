@@ -92,6 +92,9 @@ async def fly(target: Target, made: Objects, word: str) -> list[Step]:
         words = problem or "nothing is left of it"
         steps.append(Step("clean-up", not problem, time.monotonic() - began, words))
     finally:
+        if target.simulated:
+            # Its cloud ends with this command: there is nothing to come back to.
+            run.remove()
         run.release()
     return steps
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.cli.output import age, since
-from bridge.cli.select import Found, RunState, backend_of, backends_of
+from bridge.cli.select import Found, RunState, backend_of, backends_of, shown
 from bridge.local.outcome import condition, pod_over
 from bridge.pods import Manifest
 from bridge.times import parse_rfc3339, rfc3339
@@ -134,7 +134,7 @@ def pod_rows(
         if wide:
             address = (pod.get("status") or {}).get("podIP") or NONE
             node = pod["spec"].get("nodeName") or NONE
-            row += [address, node, backend_of(one.state, pod)]
+            row += [address, node, shown(one.state, backend_of(one.state, pod))]
         rows.append(row)
     return headers, rows
 
@@ -234,7 +234,7 @@ def run_rows(
         known = not state.problem or state.pods or state.jobs
         pods = f"{done}/{total}" if known else "?"
         born = age(now - state.run.wanted.created)
-        names = ",".join(backends_of(state)) or NONE
+        names = ",".join(shown(state, one) for one in backends_of(state)) or NONE
         row = [state.name, state.status, pods, str(failed) if known else "?", born, names]
         if wide:
             phases = [pod.get("status", {}).get("phase") for pod in state.pods.values()]

@@ -15,7 +15,7 @@ from bridge.cli.columns import (
     why_waiting,
 )
 from bridge.cli.output import age, plain, since, table
-from bridge.cli.select import Found, RunState, backend_of, backends_of, pods_of
+from bridge.cli.select import Found, RunState, backend_of, backends_of, pods_of, shown
 from bridge.local.outcome import owner
 from bridge.pods import Manifest
 from bridge.times import parse_rfc3339
@@ -92,7 +92,7 @@ def describe_run(state: RunState, now: float) -> str:
     if state.resumable:
         who += f" (podbridge attach {wanted.name} resumes it)"
     text.add("Attended By", who)
-    text.add("Backends", ", ".join(backends_of(state)) or NONE)
+    text.add("Backends", ", ".join(shown(state, one) for one in backends_of(state)) or NONE)
     text.add("Age", age(now - wanted.created))
     text.add("Pods", f"{done}/{total} succeeded, {failed} failed")
     kinds: dict[str, list[str]] = {}
@@ -250,7 +250,7 @@ def describe_pod(found: Found, now: float) -> str:
     text.add("Name", metadata["name"])
     text.add("Namespace", metadata.get("namespace", "default"))
     text.add("Run", state.name)
-    text.add("Backend", backend_of(state, pod))
+    text.add("Backend", shown(state, backend_of(state, pod)))
     text.add("Node", spec.get("nodeName") or NONE)
     text.add("Start Time", _moment(status.get("startTime")))
     _mapping(text, "Labels", metadata.get("labels"))

@@ -101,7 +101,7 @@ class Commands(click.Group):
 )
 @click.version_option(bridge.__version__, prog_name="podbridge")
 @click.option("--config", "config_file", metavar="FILE", help="Configuration to read.")
-@click.option("-v", "--verbose", count=True, help="Say more about what goes on (-vv: everything).")
+@click.option("-v", "--verbose", count=True, help="Say more about what goes on (-vv: each step).")
 @click.pass_context
 def cli(context: click.Context, config_file: str | None, verbose: int) -> None:
     """Run Kubernetes pods and Jobs on serverless backends, with or without a cluster."""

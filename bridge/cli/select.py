@@ -184,6 +184,13 @@ def backends_of(state: RunState) -> list[str]:
     return [one["config"]["name"] for one in options.get("backends") or ()]
 
 
+def shown(state: RunState, backend: str) -> str:
+    """A backend's name as people see it: what is simulated says so, beside what costs money."""
+    options = state.run.wanted.options.get("backends") or ()
+    simulated = {one["config"]["name"] for one in options if one.get("simulated")}
+    return f"{backend} (simulated)" if backend in simulated else backend
+
+
 async def load(runs: Iterable[Run]) -> list[RunState]:
     """How these runs stand. Of one that is over that was noted; the others that nobody attends are
     looked at together."""

@@ -92,7 +92,7 @@ def _why_not(word: str, configured: Set[str]) -> str:
     if cloud := getattr(found, "CLOUD", ""):
         ways.append(f"podbridge init {cloud} makes a configuration")
     if getattr(found, "SIMULATOR", ""):
-        ways.append("--simulate needs none")
+        ways.append("run, check, plan and backends take --simulate, which needs none")
     advice = ", and ".join(ways) or "podbridge config schema says how"
     return f'"{word}" is not configured: {advice}'
 

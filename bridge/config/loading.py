@@ -104,6 +104,10 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+_FLAGS = {"nodes[0].name": "--node"}
+"""Flags that are not called as the last part of what they set."""
+
+
 class _Loading:
     def __init__(self, content: Source, options_model: OptionsModel | None) -> None:
         self.content = content
@@ -118,7 +122,7 @@ class _Loading:
         self._environment(env)
         for key, value in flags.items():
             if value is not None:
-                flag = "--" + key.rpartition(".")[2].replace("_", "-")
+                flag = _FLAGS.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
                 self._overlay(source.parse_path(key), value, flag, f"flag {flag}")
         backends = self._backends()
         config = self._validate(Config, {**self.tree, "backends": ()}, ())

@@ -184,11 +184,10 @@ def _seconds(said: object) -> float:
 
 
 def _whole(said: object, most: int) -> int:
-    """A number that fits where it goes. ValueError, TypeError: it does not."""
-    found = int(said)  # type: ignore[call-overload]
-    if not 0 <= found <= most:
-        raise ValueError(f"{found} is not between 0 and {most}")
-    return int(found)
+    """A number that fits where it goes. ValueError: it does not."""
+    if not isinstance(said, int) or not 0 <= said <= most:
+        raise ValueError(f"{said!r} is no number between 0 and {most}")
+    return said
 
 
 def _text(said: object) -> str:

@@ -153,7 +153,7 @@ class Tracker:
                 if (found_one := self.records.get(key)) is not None and found_one.facts is None:
                     try:
                         self._publish(found_one)
-                    except Exception:  # noqa: BLE001 - as above
+                    except Exception:  # noqa: BLE001 - one pod that cannot be told holds up no other
                         _log.exception("pod %s: what is told of it", key[1])
             for journal in self._journals.values():
                 journal.synced(backend.name)

@@ -146,6 +146,8 @@ class Bench(ABC):
     caught = 15
     """The signal that is told of who catches SIGTERM and leaves with 143: 15 where nobody can tell
     that from an end by the signal, else 0."""
+    at_once = 137
+    """The code of who does not catch SIGTERM and is stopped without a grace."""
 
     @abstractmethod
     async def adapter(self) -> Adapter:
@@ -265,7 +267,6 @@ class Contract:
         adapter = await bench.adapter()
         pod = bench.endless()
         await bench.launch(adapter, pod)
-
         observed = await until(adapter, pod.identity, bench.is_told)
         assert observed.identity == pod.identity
         assert observed.accepted_at is not None
@@ -301,7 +302,7 @@ class Contract:
         await bench.launch(adapter, pod)
         await until(adapter, pod.identity, is_running)
         await adapter.stop(pod.identity, 0)
-        assert (await exit_of(adapter, pod.identity)).code == 137
+        assert (await exit_of(adapter, pod.identity)).code == bench.at_once
 
     async def test_nothing_to_do_for_unknown_pods(self, bench: Bench) -> None:
         adapter = await bench.adapter()
@@ -447,19 +448,6 @@ class Contract:
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-
-
-class TasksContract(Contract):
-    """What runs as ECS's tasks, without a helper."""
-
-    async def test_stop_without_grace_kills(self, bench: Bench) -> None:
-        """ECS has no such stop: a signal goes first."""
-        adapter = await bench.adapter()
-        pod = bench.endless()
-        await bench.launch(adapter, pod)
-        await until(adapter, pod.identity, is_running)
-        await adapter.stop(pod.identity, 0)
-        assert (await exit_of(adapter, pod.identity)).code == 143
 
 
 class RealContract(Contract):

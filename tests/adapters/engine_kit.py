@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import uuid
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def engine_address() -> str:
 
 
 class Line:
-    """A socket before the engine's own, which can be cut and mended."""
+    """A socket before the engine's own, which can be cut and mended, or answers in its place."""
 
     def __init__(self, address: str, path: Path) -> None:
         self.address = f"unix://{path}"
@@ -55,6 +56,10 @@ class Line:
         self._target = address.removeprefix("unix://")
         self._server: asyncio.Server | None = None
         self._busy: set[asyncio.Task[None]] = set()
+
+    def answer(self, request: bytes) -> bytes:
+        """What is answered in the engine's place to what begins so; empty: the engine answers."""
+        return b""
 
     async def mend(self) -> None:
         """Answers again."""
@@ -76,7 +81,9 @@ class Line:
         try:
             far_reader, far_writer = await asyncio.open_unix_connection(self._target)
             try:
-                await asyncio.gather(_pipe(reader, far_writer), _pipe(far_reader, writer))
+                await asyncio.gather(
+                    self._ask(reader, writer, far_writer), _pipe(far_reader, writer)
+                )
             finally:
                 far_writer.close()
         except (OSError, asyncio.CancelledError):
@@ -84,6 +91,25 @@ class Line:
         finally:
             self._busy.discard(task)
             writer.close()
+
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: asyncio.StreamWriter
+    ) -> None:
+        while data := await reader.read(65536):
+            if said := self.answer(data):
+                writer.write(said)
+                await writer.drain()
+                break
+            far.write(data)
+            await far.drain()
+        far.write_eof()
+
+
+def refusal(message: str) -> bytes:
+    """An engine's answer that something went wrong there."""
+    said = json.dumps({"message": message}).encode()
+    head = f"HTTP/1.1 500 Oh\r\nConnection: close\r\nContent-Length: {len(said)}\r\n\r\n"
+    return head.encode() + said
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

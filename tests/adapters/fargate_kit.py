@@ -6,8 +6,9 @@ import asyncio
 import json
 import socket
 import sys
+import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -69,10 +70,15 @@ class Cloud:
 class FargateBench(Bench):
     """One account."""
 
+    at_once = 143
+    """ECS has no such stop: a signal goes first."""
+
     def __init__(self, state: Path, cloud: Cloud | None = None, **options: Any) -> None:
         self.cloud = cloud or Cloud()
         self.state = state
         self._made: list[Adapter] = []
+        self.clock: Callable[[], float] = time.time
+        """This machine's, for adapters that are made from then on."""
         self._options = {"helper": HelperUse.NEVER, "queue_url": "", **options}
 
     async def adapter(self, **more: Any) -> Adapter:
@@ -87,7 +93,7 @@ class FargateBench(Bench):
             **self._options,
             **more,
         }
-        made = Adapter("fargate", Options(**given))
+        made = Adapter("fargate", Options(**given), clock=self.clock)
         await made.open()
         self._made.append(made)
         return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from contract import (
     workload,
 )
 from deprived_kit import DeprivedBench, helper, says_started  # noqa: F401 - a fixture
-from engine_kit import IMAGE, EngineBench, EngineContract, engine_address, image  # noqa: F401 - a fixture
+from engine_kit import IMAGE, EngineBench, EngineContract, Line, engine_address, image, refusal  # noqa: F401 - a fixture
 from support.channels import PATIENCE, soon
 from support.paper_registry import PaperRegistry, serving
 
@@ -207,6 +208,54 @@ async def named(bench: DeprivedBench, name: str) -> AsyncIterator[str]:
         yield name
     finally:
         await engine.call("DELETE", f"images/{name}")
+
+
+class Refusing(Line):
+    """An engine that starts nothing, and counts what it refuses."""
+
+    refuses = True
+    refused = 0
+
+    def answer(self, request: bytes) -> bytes:
+        if not self.refuses or b"/start HTTP/1.1" not in request:
+            return b""
+        self.refused += 1
+        return refusal("runc create failed")
+
+
+async def test_a_sandbox_that_does_not_start_is_tried_again_after_a_rest(
+    bench: DeprivedBench, tmp_path: Path
+) -> None:
+    """However often somebody looks meanwhile; and nothing is told that has not changed."""
+    line = Refusing(bench.address, tmp_path / "engine.sock")
+    await line.mend()
+    adapter = await bench.adapter(line.address)
+    pod = bench.endless()
+    told = 0
+
+    async def hear() -> None:
+        nonlocal told
+        async for _ in adapter.events():
+            told += 1
+
+    async def is_refused() -> bool:
+        await adapter.list()
+        return line.refused >= 3
+
+    hearing = asyncio.create_task(hear())
+    began = time.monotonic()
+    await adapter.run(pod)
+    await soon(is_refused)
+    # At once, after one second, and after two more.
+    assert time.monotonic() - began >= 2.9
+    assert told <= 20
+    line.refuses = False
+    await until(adapter, pod.identity, says_started)
+    hearing.cancel()
+    await asyncio.gather(hearing, return_exceptions=True)
+    await adapter.close()
+    bench._made.remove(adapter)
+    await line.cut()
 
 
 async def test_a_stop_between_the_first_container_and_the_others_ends_the_pod(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from contract import CLUSTER
-from engine_kit import IMAGE, EngineBench, Line, engine_address
+from engine_kit import IMAGE, EngineBench, Line, engine_address, refusal
 
 from adapters.engine import Adapter, Options, images
 from adapters.engine.client import error_of
@@ -317,16 +317,8 @@ class Full(Line):
 
     full = False
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.full:
-            await super()._serve(reader, writer)
-            return
-        said = json.dumps({"message": "write /var/lib: no space left on device"}).encode()
-        head = f"HTTP/1.1 500 Oh\r\nConnection: close\r\nContent-Length: {len(said)}\r\n\r\n"
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(head.encode() + said)
-        await writer.drain()
-        writer.close()
+    def answer(self, request: bytes) -> bytes:
+        return refusal("write /var/lib: no space left on device") if self.full else b""
 
 
 async def test_a_full_disk_is_waited_out(bench: EngineBench, tmp_path: Path) -> None:

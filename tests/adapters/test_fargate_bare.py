@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from contract import TasksContract, container, exit_of, find, log, until, workload
+from contract import Contract, container, exit_of, find, log, until, workload
 from fargate_kit import FargateBench, helper  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[FargateBench]:
     await made.close()
 
 
-class TestBare(TasksContract):
+class TestBare(Contract):
     """What all adapters do."""
 
 

@@ -49,7 +49,8 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for one in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(one, raising=False)
     monkeypatch.setattr(clients, "credentials", lambda endpoint=None: {})
-    monkeypatch.setattr(clients, "_AGAIN", 0.2)
+    # They may be looked for again at once.
+    monkeypatch.setattr(clients, "_AGAIN", 0.0)
     return file
 
 
@@ -82,7 +83,6 @@ class TestExpired:
                 await made.call("ecs", "list_clusters")
             # Nothing else is there: the same clients go on.
             assert made._current is before
-            await asyncio.sleep(0.3)
             written(shared, "new")
             threads = threading.active_count()
             await asyncio.gather(
@@ -144,7 +144,11 @@ class TestExpired:
         second = once(tmp_path / "second", "exit 4")
         await adapter.run(second)
         go.touch()
-        await asyncio.sleep(1)
+
+        async def refused() -> bool:
+            return sum((await bench.cloud.ledger())["calls"]["errors"].values()) >= 10
+
+        await soon(refused)
         assert not (tmp_path / "second").exists()
         written(shared, "new")
         for pod, code in ((first, 3), (second, 4)):
@@ -203,13 +207,9 @@ def test_the_clock_may_be_set_right() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [600.0, -600.0])
 async def test_a_wrong_clock_ends_a_pod_neither_early_nor_late(
-    bench: FargateBench, tmp_path: Path, wrong: float, monkeypatch: pytest.MonkeyPatch
+    bench: FargateBench, tmp_path: Path, wrong: float
 ) -> None:
-    def local() -> float:
-        return time.time() + wrong
-
-    monkeypatch.setitem(Clients.__init__.__kwdefaults__ or {}, "clock", local)
-    monkeypatch.setattr(Clients.__init__, "__defaults__", (local,))
+    bench.clock = lambda: time.time() + wrong
     adapter = await bench.adapter(start_deadline=30)
     assert abs(adapter._clients.now() - time.time()) < 5
     pod = replace(once(tmp_path / "ran", "exec sleep 1000"), hard_stop=3.0)

@@ -17,6 +17,7 @@ from support.channels import PATIENCE, soon
 
 from adapters.fargate import Adapter, names
 from adapters.fargate.definitions import _CONTENT
+from adapters.fargate.store import Kept
 from adapters.simulators.aws import Settings
 from bridge.errors import BridgeError
 from bridge.workload import EnvVar, HelperUse, Observed, PullCredential, Waiting, Workload
@@ -46,6 +47,21 @@ def once(path: Path, code: int = 0) -> Workload:
 async def calls(bench: FargateBench, action: str) -> int:
     """How often that was called."""
     return int((await bench.cloud.ledger())["calls"]["byAction"].get(action, 0))
+
+
+async def ended(adapter: Adapter, pod: Workload) -> tuple[str, Kept]:
+    """It runs to its end; its task, and its order as that was kept."""
+    await adapter.run(pod)
+    await exit_of(adapter, pod.identity)
+    known = adapter._pods.of(pod.identity)
+    assert known is not None
+    assert known.kept is not None
+    return known.arn, known.kept
+
+
+def told(task: dict[str, Any]) -> dict[str, Any]:
+    """A task as its event tells of it."""
+    return {key: str(one) if key.endswith("At") else one for key, one in task.items()}
 
 
 def waits_for(reason: str) -> Any:
@@ -92,15 +108,11 @@ async def test_an_event_that_comes_while_its_order_is_being_read(
     """It goes once it is written down, and is told all the same."""
     first = await bench.adapter()
     pod = once(tmp_path / "ran", 7)
-    await first.run(pod)
-    await exit_of(first, pod.identity)
-    known = first._pods.of(pod.identity)
-    assert known is not None
-    assert known.kept is not None
+    arn, kept = await ended(first, pod)
     task: Any = {}
 
     async def has_stopped() -> bool:
-        (said,) = (await first._tasks.describe([known.arn])).values()
+        (said,) = (await first._tasks.describe([arn])).values()
         task.update(said)
         return bool(task["lastStatus"] == "STOPPED")
 
@@ -119,8 +131,8 @@ async def test_an_event_that_comes_while_its_order_is_being_read(
         patched.setattr(again._store, "read", slow)
         listing = asyncio.create_task(again.list())
         await was_read.wait()
-    detail = {key: str(one) if key.endswith("At") else one for key, one in task.items()}
-    await again._watch.heard(known.mark, known.kept.order.nonce, detail)
+    mark = names.mark(pod.identity.key)
+    await again._watch.heard(mark, kept.order.nonce, told(task))
     may_go_on.set()
     await listing
     assert (await exit_of(again, pod.identity)).code == 7
@@ -131,8 +143,7 @@ async def test_an_end_that_was_told_outlives_the_task(bench: FargateBench, tmp_p
     await bench.cloud.open()
     first = await bench.adapter(queue_url=bench.cloud.options["queue_url"])
     pod = once(tmp_path / "ran", 7)
-    await first.run(pod)
-    await exit_of(first, pod.identity)
+    await ended(first, pod)
     mark = names.mark(pod.identity.key)
 
     async def is_kept() -> bool:
@@ -153,20 +164,17 @@ async def test_the_event_of_an_end_may_come_twice_and_late(
     """Also after the pod is gone: nothing comes of it then."""
     adapter = await bench.adapter()
     pod = once(tmp_path / "ran", 7)
-    await adapter.run(pod)
-    await exit_of(adapter, pod.identity)
-    known = adapter._pods.of(pod.identity)
-    assert known is not None
-    assert known.kept is not None
-    mark, nonce = known.mark, known.kept.order.nonce
-    (task,) = (await adapter._tasks.describe([known.arn])).values()
-    detail = {key: str(one) if key.endswith("At") else one for key, one in task.items()}
-    detail["lastStatus"] = "STOPPED"
+    arn, before = await ended(adapter, pod)
+    mark, nonce = names.mark(pod.identity.key), before.order.nonce
+    (task,) = (await adapter._tasks.describe([arn])).values()
+    detail = {**told(task), "lastStatus": "STOPPED"}
     await asyncio.gather(*(adapter._watch.heard(mark, nonce, detail) for _ in range(3)))
     kept = await adapter._store.read(mark)
     assert kept is not None
     assert kept.order.end is not None
-    assert known.kept.tag == kept.tag
+    known = adapter._pods.of(pod.identity)
+    assert known is not None
+    assert known.kept == kept
     await adapter.delete(pod.identity)
     await adapter._watch.heard(mark, nonce, detail)
     assert await adapter._store.read(mark) is None
@@ -525,12 +533,7 @@ async def test_a_definition_that_somebody_else_registered_is_not_used(
     """Under the name that is ours by its content, which is another's by now."""
     adapter = await bench.adapter()
     first, second = once(tmp_path / "first"), once(tmp_path / "second")
-    await adapter.run(first)
-    await exit_of(adapter, first.identity)
-    known = adapter._pods.of(first.identity)
-    assert known is not None
-    assert known.kept is not None
-    ours = known.kept.order.definition
+    ours = (await ended(adapter, first))[1].order.definition
     call = adapter._clients.call
     said = (await call("ecs", "describe_task_definition", taskDefinition=ours))["taskDefinition"]
     names_ = ("family", *_CONTENT)
@@ -539,12 +542,7 @@ async def test_a_definition_that_somebody_else_registered_is_not_used(
     answer = await call("ecs", "register_task_definition", **planted)
     evil = answer["taskDefinition"]["taskDefinitionArn"]
     again = await bench.adapter()
-    await again.run(second)
-    await exit_of(again, second.identity)
-    launched = again._pods.of(second.identity)
-    assert launched is not None
-    assert launched.kept is not None
-    assert launched.kept.order.definition not in (ours, evil)
+    assert (await ended(again, second))[1].order.definition not in (ours, evil)
 
 
 @pytest.mark.parametrize("use", [HelperUse.NEVER, HelperUse.ALWAYS])
@@ -552,8 +550,5 @@ async def test_a_provider_that_starts_anew_finds_its_definitions(
     helped: HelpedBench, tmp_path: Path, use: HelperUse
 ) -> None:
     for name in ("first", "second"):
-        adapter = await helped.adapter(helper=use)
-        pod = once(tmp_path / name)
-        await adapter.run(pod)
-        await exit_of(adapter, pod.identity)
+        await ended(await helped.adapter(helper=use), once(tmp_path / name))
     assert await calls(helped, "ecs:RegisterTaskDefinition") == 1

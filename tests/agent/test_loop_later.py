@@ -23,8 +23,7 @@ def test_a_pod_of_a_daemonset_starts_when_there_is_room() -> None:
             world.store.refuses = refuses  # type: ignore[method-assign, assignment]
             pod = a_pod("one")
             owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u"}
-            owner["controller"] = True  # type: ignore[assignment]
-            pod["metadata"]["ownerReferences"] = [owner]
+            pod["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
             world.store.add_pod(pod)
             await asyncio.sleep(60)
             full = False

@@ -16,7 +16,7 @@ __all__ = ["home"]
         (
             "fargate",
             '--on: "fargate" is not configured: podbridge init aws makes a configuration, and '
-            "--simulate needs none",
+            "run, check, plan and backends take --simulate, which needs none",
         ),
         (
             "fargat",

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from e2e_kit import ROOT, container, job, pod
+from e2e_kit import ROOT, container, job, pod, until
 from paid_kit import PaidPlace, paid, words
 
 __all__ = ["paid"]
@@ -81,6 +81,25 @@ def test_ctrl_c_leaves_nothing(paid: PaidPlace, moment: str) -> None:
     assert "destroyed" not in done.err
     assert "Traceback" not in done.err
     assert paid.run_names() == []
+
+
+def test_a_canary_that_is_interrupted_leaves_no_run(paid: PaidPlace) -> None:
+    going = paid.begin("backends", "clouded", "--canary", "--simulate")
+    going.says("a canary is on its way")
+    going.signal(signal.SIGINT)
+    going.end()
+    assert paid.run_names() == []
+
+
+def test_who_looks_from_elsewhere_is_told(paid: PaidPlace) -> None:
+    file = bounded(paid, f"touch {paid.path}/ran; sleep 1000")
+    going = paid.begin("run", "-f", file, "--on", "clouded", "--simulate")
+    until(paid.exists("ran"), "the pod runs")
+    (name,) = paid.run_names()
+    asked = (("ps",), ("get", "pods", "-o", "wide"), ("describe", f"run/{name}"))
+    assert all("clouded (simulated)" in paid.do(*one).out for one in asked)
+    going.signal(signal.SIGINT)
+    going.end()
 
 
 def test_plan_check_and_backends(paid: PaidPlace) -> None:

@@ -83,6 +83,7 @@ def test_an_image_that_is_not_there(cloud: Cloud) -> None:
     assert exits(task) == {"main": None}
     assert task["stoppedReason"].startswith("CannotPullContainerError: ")
     assert "no/such" in task["stoppedReason"]
+    assert "startedAt" not in task
 
 
 def test_an_image_of_ones_own_is_given_to_the_engine(cloud: Cloud) -> None:

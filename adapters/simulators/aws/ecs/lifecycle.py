@@ -144,7 +144,8 @@ class Life:
             return containers.all_started() or containers.is_over() or task.stop_wanted.is_set()
 
         await self._signal.until(decided)
-        if not containers.failure and any(_ran(one.last_status) for one in task.containers):
+        # One whose image could not be had has stopped as well, and never was.
+        if not containers.failure and any(one.runtime_id for one in task.containers):
             self._own_address()
             self._set("ACTIVATING")
             await self._pause(self._world.timing.activating)
@@ -243,7 +244,3 @@ class Life:
         self._task.version += 1
         self._world.changed(self._task)
         self._signal.fire()
-
-
-def _ran(status: str) -> bool:
-    return status in ("RUNNING", "STOPPED")
