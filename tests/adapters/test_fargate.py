@@ -13,6 +13,7 @@ from contract import Bench, RealContract, container, exit_of, log, until, worklo
 from fargate_kit import HelpedBench, has_begun, helper, says_started  # noqa: F401 - a fixture
 from support.channels import PATIENCE, soon
 
+from bridge.adapter import Adapter
 from bridge.errors import NotFound, Unsupported
 from bridge.workload import (
     EmptyDir,
@@ -26,6 +27,7 @@ from bridge.workload import (
     Role,
     Security,
     Waiting,
+    Workload,
 )
 
 pytestmark = pytest.mark.slow
@@ -39,6 +41,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[HelpedBench]:
 
 
 class TestFargate(RealContract):
+    async def finish(self, bench: Bench, pod: Workload) -> tuple[Adapter, Exit]:
+        """Until its task has ended: its helper tells of an end before CloudWatch has the last
+        line."""
+        adapter, end = await super().finish(bench, pod)
+        await until(adapter, pod.identity, lambda one: one.ended)
+        return adapter, end
+
     async def test_restart_midway(self, bench: Bench) -> None:
         first = await bench.adapter()
         pod = bench.endless()
@@ -95,8 +104,6 @@ class TestFargate(RealContract):
         script = r"printf 'a b\n\né\nlast'; sleep 0.1; printf 'to stderr\n' >&2"
         pod = workload(container("sh", "-c", script))
         adapter, _ = await self.finish(bench, pod)
-        # Its helper tells of the end before CloudWatch has the last line.
-        await until(adapter, pod.identity, lambda one: one.ended)
         assert sorted((await log(adapter, pod.identity)).decode().splitlines()) == [
             *("a b", "last", "to stderr", "é")
         ]

@@ -399,6 +399,7 @@ def test_mistake_17_updates_of_a_config_map_arrive(shared: Place, namespace: Nam
         volumes=[{"name": "v", "configMap": {"name": "c"}}],
     )
     shared.running(namespace, "p")
+    until(lambda: logged(namespace, "p") == "old", "it has read the word")
     namespace.api.patch(namespace.path("configmaps", "c"), {"data": {"word": "new"}})
     shared.ended(namespace, "p")
     assert logged(namespace, "p") == "old\nnew"
