@@ -391,7 +391,7 @@ def test_mistake_17_updates_of_a_config_map_arrive(shared: Place, namespace: Nam
     )
     mounts = [{"name": "v", "mountPath": "/etc/words"}]
     word = "/etc/words/word"
-    script = f"cat {word}; until grep -q new {word}; do sleep 0.05; done; echo; cat {word}"
+    script = f"cat {word}; echo; until grep -q new {word}; do sleep 0.05; done; cat {word}"
     shared.pod(
         namespace,
         "p",
@@ -399,7 +399,7 @@ def test_mistake_17_updates_of_a_config_map_arrive(shared: Place, namespace: Nam
         volumes=[{"name": "v", "configMap": {"name": "c"}}],
     )
     shared.running(namespace, "p")
-    until(lambda: logged(namespace, "p") == "old", "it has read the word")
+    until(lambda: logged(namespace, "p") == "old\n", "it has read the word")
     namespace.api.patch(namespace.path("configmaps", "c"), {"data": {"word": "new"}})
     shared.ended(namespace, "p")
     assert logged(namespace, "p") == "old\nnew"
