@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from bridge.cli.attend import Manner, conclude, show
 from bridge.cli.interruption import held
 from bridge.cli.wiring import onlooker_of, synced, target_of
+from bridge.errors import Unavailable
 from bridge.local.control import ControlClient
 from bridge.local.outcome import ExitCode, judge
+from bridge.local.store import Change
 
 if TYPE_CHECKING:
     from bridge.agent.provider import ProviderClient
@@ -42,7 +46,7 @@ async def watch(run: Run, view: View, manner: Manner) -> int:
             left.set()
         showing = asyncio.create_task(
             show(
-                client.changes(),
+                _changes(run, client),
                 asyncio.Event(),
                 view,
                 provider=provider,
@@ -69,12 +73,27 @@ async def watch(run: Run, view: View, manner: Manner) -> int:
         return await _result(run, view, provider, manner)
 
 
+async def _changes(run: Run, client: ControlClient) -> AsyncIterator[Change]:
+    """What the attendant tells; where it went before it had told all, what it noted of the end."""
+    try:
+        async with aclosing(client.changes()) as told:
+            async for change in told:
+                yield change
+    except Unavailable:
+        if (end := run.end()) is None:
+            return
+        for kind in ("Job", "Pod"):
+            for one in end[kind]:
+                yield Change("MODIFIED", kind, one)
+        yield Change("SYNCED", "Run", {})
+
+
 async def _result(run: Run, view: View, provider: ProviderClient, manner: Manner) -> int:
     model = view.model
     jobs = [job.manifest for job in model.jobs.values()]
     pods = [pod.manifest for pod in model.pods.values()]
     outcome = judge(jobs, pods)
-    if not outcome.over:
+    if not (outcome.over and model.synced):
         view.say(f"run {run.name} is no longer attended: podbridge attach {run.name} resumes it")
         return int(ExitCode.COULD_NOT_RUN)
     await conclude(run, view, provider, manner, int(outcome.code))

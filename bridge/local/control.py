@@ -2,9 +2,9 @@
 
 A client writes one request: `{"op": "watch"}`, `{"op": "delete", "grace": seconds or null}` or
 `{"op": "provider"}`. A watch answers with a line for each change (`{"type", "kind", "object"}`)
-until the run is over; a delete with `{"ok": true}` as soon as the deletion is ordered; `provider`
-with `{"ok": true}` as soon as the run's provider listens at the run's other socket, for whoever
-wants something of a pod that only this process can reach.
+until the run is over, and then with `{"over": true}`; a delete with `{"ok": true}` as soon as the
+deletion is ordered; `provider` with `{"ok": true}` as soon as the run's provider listens at the
+run's other socket, for whoever wants something of a pod that only this process can reach.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from bridge.local.store import Change, until
 
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes in one line at the most: an object is at most a few MiB."""
+LAST_WORDS = 5.0
+"""Seconds that whoever watches a run has to read its end: one that has stopped holds up nobody."""
+_GONE = "the process that attends the run has gone"
 
 
 class ControlServer:
@@ -33,6 +36,8 @@ class ControlServer:
         self._session = session
         self._provide = serve
         self._server: asyncio.Server | None = None
+        self._watched: set[asyncio.Task[None]] = set()
+        """Those who watch the run."""
         self._folder: int | None = None
 
     async def start(self) -> None:
@@ -44,9 +49,11 @@ class ControlServer:
         os.chmod(path, 0o600)
 
     async def stop(self) -> None:
-        """Stops listening; watchers have been told the end by then."""
+        """Stops listening. The run is over: watchers are told all of it, those that read."""
         if self._server is not None:
             self._server.close()
+            if self._watched:
+                await asyncio.wait(self._watched, timeout=LAST_WORDS)
             self._session.run.control.unlink(missing_ok=True)
         if self._folder is not None:
             os.close(self._folder)
@@ -56,7 +63,10 @@ class ControlServer:
         try:
             request = json.loads(await reader.readline())
             if request.get("op") == "watch":
-                await self._watch(writer)
+                watch = asyncio.create_task(self._watch(writer))
+                self._watched.add(watch)
+                watch.add_done_callback(self._watched.discard)
+                await watch
             elif request.get("op") == "delete":
                 self._session.delete(request.get("grace"))
                 _write(writer, {"ok": True})
@@ -78,6 +88,9 @@ class ControlServer:
                 said = {"type": change.type, "kind": change.kind, "object": change.object}
                 _write(writer, said)
                 await writer.drain()
+        if session.over.is_set():
+            _write(writer, {"over": True})
+            await writer.drain()
 
 
 class ControlClient:
@@ -86,19 +99,23 @@ class ControlClient:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def changes(self) -> AsyncIterator[Change]:
-        """As `Store.changes`, until the run is over or its attendant is gone."""
+    async def changes(self) -> AsyncGenerator[Change]:
+        """As `Store.changes`, until the run is over. Unavailable where nobody attends it, or where
+        who did has gone before all was told."""
         reader, writer = await self._open()
         try:
             _write(writer, {"op": "watch"})
             await writer.drain()
             while line := await reader.readline():
                 said: dict[str, Any] = json.loads(line)
+                if "over" in said:
+                    return
                 yield Change(said["type"], said["kind"], said["object"])
-        except (OSError, ValueError):
-            return
+        except (OSError, ValueError) as error:
+            raise Unavailable(_GONE) from error
         finally:
             writer.close()
+        raise Unavailable(_GONE)
 
     async def delete(self, grace: float | None = None) -> None:
         """Orders the run's deletion. Unavailable where nobody attends it."""
@@ -114,9 +131,9 @@ class ControlClient:
             _write(writer, request)
             await writer.drain()
             if not await reader.readline():
-                raise Unavailable("the process that attends the run has gone")
+                raise Unavailable(_GONE)
         except OSError as error:
-            raise Unavailable("the process that attends the run has gone") from error
+            raise Unavailable(_GONE) from error
         finally:
             writer.close()
 

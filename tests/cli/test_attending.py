@@ -1,8 +1,10 @@
-"""When a run is forgotten: once the backends have confirmed that nothing of it is left."""
+"""How a run is attended and watched to its end, and when it is forgotten."""
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from bridge.cli.attend import Manner, attend
 from bridge.cli.view.base import BaseView
 from bridge.cli.view.silent import SilentView
+from bridge.cli.watch import watch
 from bridge.cli.wiring import Target, delete_run
 from bridge.errors import Unavailable
 from bridge.local.outcome import Outcome
@@ -119,3 +122,34 @@ def test_who_may_not_attend_in_the_background_does_nothing_there(tmp_path: Path)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "b''\n"
+
+
+def of_a_job(number: int) -> Manifest:
+    owner = {"kind": "Job", "name": "job", "uid": "j", "controller": True}
+    metadata = {"name": f"job-{number}", "namespace": "default", "uid": str(number)}
+    metadata |= {"creationTimestamp": "2026-01-01T00:00:00Z", "ownerReferences": [owner]}
+    return {**POD, "metadata": metadata, "status": {"phase": "Succeeded"}}
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_half_of_what_an_attendant_knew_is_no_result(tmp_path: Path, noted: bool) -> None:
+    run = Runs(tmp_path).create("one", [], TARGET.remember(), 12.0)
+    job: Manifest = {"kind": "Job", "metadata": {"name": "job", "uid": "j"}, "spec": {}}
+    job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    pods = [of_a_job(0), of_a_job(1)]
+    if noted:
+        run.record_end({"Job": [job], "Pod": pods, "Event": []})
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline():
+            for kind, one in (("Job", job), ("Pod", pods[0])):
+                said = {"type": "ADDED", "kind": kind, "object": one}
+                writer.write(json.dumps(said).encode() + b"\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(die, run.control)
+    view = Quiet(run.name)
+    code = await watch(run, view, Manner(logs="none"))
+    server.close()
+
+    assert (code, set(view.model.pods)) == ((0, {"0", "1"}) if noted else (3, {"0"}))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import Invalid, NotFound, Unavailable
+from bridge.local import control
 from bridge.local.control import ControlClient, ControlServer
 from bridge.local.outcome import ExitCode, exit_code_of, judge
 from bridge.local.runs import Run, Runs
@@ -255,6 +256,64 @@ async def test_control_tells_changes_and_takes_deletions(tmp_path: Path) -> None
     await server.stop()
     with pytest.raises(Unavailable):
         await client.delete()
+
+
+def crowded(tmp_path: Path) -> tuple[FakeSession, ControlServer]:
+    """A run with more to tell than a socket holds."""
+    session = FakeSession(a_run(tmp_path))
+    for number in range(300):
+        words = {"name": f"j{number}", "uid": str(number), "annotations": {"a": "x" * 10_000}}
+        session.store.put_job({"kind": "Job", "metadata": words})
+
+    async def offer() -> None:
+        raise AssertionError
+
+    return session, ControlServer(session, offer)
+
+
+async def test_who_comes_as_a_run_ends_is_told_all_of_it(tmp_path: Path) -> None:
+    session, server = crowded(tmp_path)
+    await server.start()
+    told, stopping = [], None
+    async for change in ControlClient(session.run.control).changes():
+        told.append(change.type)
+        if stopping is None:
+            session.over.set()
+            stopping = asyncio.create_task(server.stop())
+            await asyncio.sleep(0)
+    assert told == ["ADDED"] * 300 + ["SYNCED"]
+    assert stopping is not None
+    await stopping
+
+
+async def test_who_reads_no_more_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LAST_WORDS", 0.05)
+    session, server = crowded(tmp_path)
+    await server.start()
+    reader, writer = await ControlClient(session.run.control)._open()
+    writer.write(b'{"op": "watch"}\n')
+    await reader.readline()
+    session.over.set()
+    await server.stop()
+    writer.close()
+
+
+async def test_an_attendant_that_goes_in_mid_sentence_has_not_told_the_end(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"type": "ADDED", "kind": "Job", "object": {}}\n{"type": "ADD')
+        writer.close()
+
+    server = await asyncio.start_unix_server(die, run.control)
+    changes = ControlClient(run.control).changes()
+    assert (await anext(changes)).type == "ADDED"
+    with pytest.raises(Unavailable, match="has gone"):
+        await anext(changes)
+    server.close()
 
 
 def pod(name: str, phase: str, code: int | None = None, owner: str = "") -> Manifest:
