@@ -8,6 +8,10 @@ from typing import Literal, Protocol
 
 from bridge.pods import Manifest
 
+Lack = tuple[Literal["Deferred", "Infeasible"], str]
+"""Why a node has no room for what a pod asks for by a resize: later perhaps, or never, and the
+kubelet's message (canResizePod of pkg/kubelet/allocation)."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodEvent:
@@ -48,9 +52,8 @@ class Cluster(Protocol):
         """(reason, message) where a pod that is new cannot be on the node, as a kubelet sees it at
         admission: room, labels, ports, taints; None where it can."""
 
-    def lacks(self, pod: Manifest) -> tuple[str, str] | None:
-        """(reason, message) where the node has no room for what a pod that has begun asks for now;
-        None where it has."""
+    def lacks(self, pod: Manifest) -> Lack | None:
+        """Why the node has no room for what a pod that has begun asks for now; None: it has."""
 
     async def patch_status(
         self, pod: Manifest, status: Manifest, annotations: dict[str, str]

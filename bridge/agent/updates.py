@@ -64,7 +64,7 @@ class Updater:
     ) -> Resize | None:
         generation = int(pod["metadata"].get("generation") or 0)
         if (lacking := self._cluster.lacks(pod)) is not None:
-            return Resize("Deferred", generation, lacking[1])
+            return Resize(lacking[0], generation, lacking[1])
         try:
             await self._update(pod, who, filled)
         except OutOfCapacity as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from bridge.agent.cluster import Lack
 from bridge.kubelet.affinity import mismatch, other_system, untolerated
 from bridge.kubelet.fit import Room
 from bridge.kubelet.ports import HostPorts
@@ -44,16 +45,20 @@ class Admission:
             self.add(pod)
         return refusal
 
-    def lacks(self, pod: Manifest) -> Refusal | None:
+    def lacks(self, pod: Manifest) -> Lack | None:
         """Why there is no room for what a pod that has begun asks for now; None: there is, and it
-        has it. One for which there is none waits until another ends."""
+        has it. One for which there is none waits until another ends, if that can help it."""
         uid = pod["metadata"]["uid"]
         if (refusal := self._short_of(pod)) is None:
             self.add(pod)
             self._short.discard(uid)
-        elif uid in self._room:
+            return None
+        if never := self._room.never_fits(pod):
+            self._short.discard(uid)
+            return "Infeasible", never
+        if uid in self._room:
             self._short.add(uid)
-        return refusal
+        return "Deferred", refusal[1]
 
     def _short_of(self, pod: Manifest) -> Refusal | None:
         if not (offered := self._allocatable()):

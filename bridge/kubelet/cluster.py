@@ -23,7 +23,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
-from bridge.agent.cluster import PodEvent
+from bridge.agent.cluster import Lack, PodEvent
 from bridge.agent.request import identity
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported
 from bridge.kubelet.admission import Admission
@@ -243,7 +243,7 @@ class ApiCluster:
             refusal = self._admission.refuses(pod, node)
         return refusal
 
-    def lacks(self, pod: Manifest) -> tuple[str, str] | None:
+    def lacks(self, pod: Manifest) -> Lack | None:
         """`Cluster.lacks`."""
         return self._admission.lacks(pod)
 

@@ -126,6 +126,16 @@ class Room:
         for name, amount in self._pods.pop(uid, {}).items():
             self._used[name] -= amount
 
+    def never_fits(self, pod: Manifest) -> str:
+        """Why what the pod asks for is more than the node could have for one; empty: it is not."""
+        asked = pod_requests(pod)
+        for name in ("memory", "cpu"):
+            amount, capacity = asked.get(name, 0), self._allocatable.get(name, 0)
+            if amount > capacity:
+                words = "Node didn't have enough capacity"
+                return f"{words}: {name}, requested: {amount}, capacity: {capacity}"
+        return ""
+
     def lacks(self, pod: Manifest) -> tuple[str, str] | None:
         """Why the pod does not fit beside the others: reason and message of its failure; None: it
         fits. A pod that is counted already does not stand in its own way."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from dataclasses import dataclass
 from typing import Literal
 
-from bridge.agent.cluster import PodEvent
+from bridge.agent.cluster import Lack, PodEvent
 from bridge.errors import Unsupported
 from bridge.pods import Manifest
 from bridge.times import rfc3339
@@ -222,7 +222,7 @@ class Store:
         """`Cluster.refuses`: there is one node, and every pod is its own."""
         return None
 
-    def lacks(self, pod: Manifest) -> tuple[str, str] | None:
+    def lacks(self, pod: Manifest) -> Lack | None:
         """`Cluster.lacks`: pods wait for room, as nobody else could run them."""
         return None
 

@@ -97,6 +97,8 @@ class Plan:
     message: str = ""
     wake_at: float | None = None
     """When (epoch seconds) to plan again though nothing changes."""
+    since: float | None = None
+    """When (epoch seconds) somebody first saw that the pod is to end; None: it goes on."""
 
 
 def plan(
@@ -105,20 +107,25 @@ def plan(
     now: float,
     stop: Stop | None = None,
     kills: Mapping[str, Kill] = _NONE,
+    *,
+    since: float | None = None,
 ) -> Plan:
     """What to do now for a workload whose containers are started one by one.
 
     `stop` is the order to end, if there is one; `kills` are orders to end containers by themselves,
-    about the run that is observed of each. The deadline counts from `workload.start_time`.
+    about the run that is observed of each; `since` is the last plan's. The deadline counts from
+    `workload.start_time`. A grace counts from when somebody saw that the pod is to end: what was
+    due while nobody looked takes no container's grace, nor its pre-stop hook.
     A workload that its backend reports as failed or disrupted as a whole is stopped as well.
     """
     pod = _Pod.of(workload, observed, kills)
     end = pod.natural_end()
-    order, later = _order(pod, observed, now, stop)
+    seen = now if since is None else since
+    order, later = _order(pod, observed, now, stop, seen)
     if order is not None:
-        return _stopping(pod, order, now)
+        return _stopping(pod, order, now, seen)
     if end is not None:
-        return _completing(pod, Stop(end, workload.grace), now)
+        return _completing(pod, max(end, seen) + workload.grace, now, seen)
     return _running(pod, now, later)
 
 
@@ -259,7 +266,7 @@ class _Pod:
 
 
 def _order(
-    pod: _Pod, observed: Observed | None, now: float, stop: Stop | None
+    pod: _Pod, observed: Observed | None, now: float, stop: Stop | None, seen: float
 ) -> tuple[Stop | None, float | None]:
     """The order that holds now, and the deadline that is still to come.
 
@@ -282,50 +289,54 @@ def _order(
     )
     if observed is not None and lost:
         reason = observed.reason or "Failed"
-        orders.append(Stop(now, workload.grace, reason, observed.message))
+        orders.append(Stop(seen, workload.grace, reason, observed.message))
     if not orders:
         return None, later
     named = orders[-1] if lost else min(orders, key=lambda one: (one.at, not one.reason))
     if end is not None:
         orders.append(Stop(end, workload.grace))
-    kill_at = min(one.at + one.grace for one in orders)
+    kill_at = min((one.at if one is stop else max(one.at, seen)) + one.grace for one in orders)
     return Stop(named.at, kill_at - named.at, named.reason, named.message), later
 
 
-def _stopping(pod: _Pod, stop: Stop, now: float) -> Plan:
-    kill, wake = _kills(pod, stop, now)
+def _stopping(pod: _Pod, stop: Stop, now: float, since: float) -> Plan:
+    kill_at = stop.at + stop.grace
+    kill, wake = _kills(pod, kill_at, now)
     return Plan(
         kill=kill,
-        ending=_ending(pod, stop),
+        ending=_ending(pod, kill_at),
         waiting=pod.waiting(),
         ended=not any(pod.running()),
         failed=bool(stop.reason),
         reason=stop.reason,
         message=stop.message,
         wake_at=wake,
+        since=since,
     )
 
 
-def _completing(pod: _Pod, stop: Stop, now: float) -> Plan:
+def _completing(pod: _Pod, kill_at: float, now: float, since: float) -> Plan:
     """Only sidecars and ephemeral containers may be left: they end within the pod's grace."""
-    kill, wake = _kills(pod, stop, now)
+    kill, wake = _kills(pod, kill_at, now)
     return Plan(
         kill=kill,
-        ending=_ending(pod, stop),
+        ending=_ending(pod, kill_at),
         waiting=pod.waiting(),
         ended=not any(pod.running()),
         wake_at=wake,
+        since=since,
     )
 
 
-def _ending(pod: _Pod, stop: Stop) -> Mapping[str, float]:
-    return {one.name: stop.at + stop.grace for one in pod.running()}
+def _ending(pod: _Pod, kill_at: float) -> Mapping[str, float]:
+    return {one.name: kill_at for one in pod.running()}
 
 
-def _kills(pod: _Pod, stop: Stop, now: float) -> tuple[tuple[tuple[str, float], ...], float | None]:
+def _kills(
+    pod: _Pod, kill_at: float, now: float
+) -> tuple[tuple[tuple[str, float], ...], float | None]:
     """Everything at once but the sidecars: those wait for the main containers and for the
     sidecars behind them, for as long as the grace lasts."""
-    kill_at = stop.at + stop.grace
     left = max(kill_at - now, LEAST_GRACE)
     kills = [(one.name, left) for one in pod.running() if one.role is not Role.SIDECAR]
     blocked = any(pod.runs(one) for one in pod.mains) and now < kill_at

@@ -46,7 +46,8 @@ class Driver:
         """Does what is due now; the plan is then the record's. Seconds until the next step."""
         assert record.workload is not None
         now = self._clock()
-        due = plan(record.workload, record.seen(), now, record.stop, record.kills())
+        since = record.plan.since if record.plan is not None else None
+        due = plan(record.workload, record.seen(), now, record.stop, record.kills(), since=since)
         resend = None
         if self._read_only:
             self._remember(record)

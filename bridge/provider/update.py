@@ -151,6 +151,10 @@ async def _try(record: Record, call: Awaitable[None]) -> None:
 def _count(record: Record, backend: Backend, size: Resources) -> None:
     """Takes the pod's new size from the backend's limits, in place of the old one."""
     if record.counted:
+        for name, limit in backend.limits.items():
+            if (amount := size.requests.get(name, 0)) > limit:
+                words = f"asks for {amount} of {name}; {backend.name} has {limit} in all"
+                raise Unsupported(violations=[Violation("spec.resources", words)])
         backend.release(record.size)
         more = any(
             size.requests.get(name, 0) > record.size.requests.get(name, 0)

@@ -122,6 +122,23 @@ def test_what_is_put_off_comes_when_there_is_room() -> None:
     virtual.run(story())
 
 
+def test_more_than_a_backend_may_ever_hold_is_infeasible() -> None:
+    async def story() -> None:
+        async with a_world() as world:
+            await start(world, {"cpu": 3000})
+            world.store.add_pod(a_sized_pod("one", "1"))
+            pod = await world.until("one", lambda pod: has(pod, "1"))
+            resize(world, pod["metadata"]["uid"], "4")
+            held = await world.until(
+                "one", lambda pod: condition(pod, "PodResizePending") is not None
+            )
+            assert condition(held, "PodResizePending") == ("Infeasible", 2)
+            resize(world, pod["metadata"]["uid"], "3")
+            await world.until("one", lambda pod: has(pod, "3"))
+
+    virtual.run(story())
+
+
 def test_what_the_backend_cannot_do_is_infeasible_and_can_be_taken_back() -> None:
     async def story() -> None:
         async with a_world() as world:

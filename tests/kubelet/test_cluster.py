@@ -672,7 +672,12 @@ async def test_a_resize_for_which_there_was_no_room_is_looked_at_when_a_pod_ends
         world.cluster._admission._allocatable = lambda: {"cpu": "4", "pods": "9"}
         lacking = world.cluster.lacks(world.pods["a"])
         assert lacking is not None
-        assert lacking[0] == "OutOfcpu"
+        assert lacking[0] == "Deferred"
+        world.cluster._admission._allocatable = lambda: {"cpu": "2", "pods": "9"}
+        never = "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000"
+        assert world.cluster.lacks(world.pods["a"]) == ("Infeasible", never)
+        world.cluster._admission._allocatable = lambda: {"cpu": "4", "pods": "9"}
+        assert world.cluster.lacks(world.pods["a"]) == lacking
         world.server.remove("pods", "default", "b")
         await world.until("MODIFIED a", "DELETED b")
         assert world.cluster.lacks(world.pods["a"]) is None

@@ -94,7 +94,7 @@ def test_an_init_container_that_fails_for_good_ends_the_pod() -> None:
     result = plan(pod, observed, NOW)
     assert result.start == ()
     assert not result.ended
-    assert result.kill == (("s", 29.0),)
+    assert result.kill == (("s", 30.0),)
     assert result.waiting == {"m": Waiting("PodInitializing")}
     done = plan(pod, seen(s=ended(), i=ended(3)), NOW)
     assert done.ended
@@ -133,12 +133,14 @@ def test_sidecars_restart_whatever_the_policy() -> None:
 def test_sidecars_end_after_the_mains_in_reverse() -> None:
     pod = workload(("s1", Role.SIDECAR), ("s2", Role.SIDECAR), MAIN)
     done = ended(at=NOW - 10)
-    first = plan(pod, seen(s1=RUN, s2=RUN, m=done), NOW)
+    first = plan(pod, seen(s1=RUN, s2=RUN, m=done), NOW, since=NOW - 10)
+    assert first.since == NOW - 10
     assert first.kill == (("s2", 20.0),)
     assert first.wake_at == NOW + 20
     assert not first.ended
-    assert plan(pod, seen(s1=RUN, s2=ended(), m=done), NOW).kill == (("s1", 20.0),)
-    late = plan(pod, seen(s1=RUN, s2=RUN, m=done), NOW + 20)
+    second = plan(pod, seen(s1=RUN, s2=ended(), m=done), NOW, since=NOW - 10)
+    assert second.kill == (("s1", 20.0),)
+    late = plan(pod, seen(s1=RUN, s2=RUN, m=done), NOW + 20, since=NOW - 10)
     assert late.kill == (("s2", 2.0), ("s1", 2.0))
     over = plan(pod, seen(s1=ended(137), s2=ended(), m=done), NOW)
     assert over.ended
@@ -236,7 +238,7 @@ def test_deadline() -> None:
     before = plan(pod, seen(m=RUN), NOW)
     assert before.wake_at == NOW + 10
     assert before.kill == ()
-    after = plan(pod, seen(m=RUN), NOW + 12)
+    after = plan(pod, seen(m=RUN), NOW + 12, since=NOW + 9)
     assert after.kill == (("m", 3.0),)
     assert (after.failed, after.reason) == (True, "DeadlineExceeded")
     assert after.message == "Pod was active on the node longer than the specified deadline"
@@ -246,16 +248,29 @@ def test_deadline() -> None:
     assert over.failed
 
 
+def test_what_was_due_while_nobody_looked_takes_nothing_from_the_grace() -> None:
+    pod = workload(SIDE, MAIN, policy=ALWAYS, start_time=NOW - 900, deadline=60.0)
+    late = plan(pod, seen(s=RUN, m=RUN), NOW)
+    assert (late.kill, late.since) == ((("m", 30.0),), NOW)
+    assert late.ending == {"s": NOW + 30, "m": NOW + 30}
+    assert plan(pod, seen(s=RUN, m=RUN), NOW + 12, since=late.since).kill == (("m", 18.0),)
+    lost = replace(seen(s=RUN, m=RUN), failed=True, reason="Reclaimed")
+    assert plan(pod, lost, NOW + 12, since=NOW).ending == late.ending
+    # A deletion counts from its order.
+    due = plan(workload(MAIN), seen(m=RUN), NOW, Stop(NOW - 5, 10))
+    assert due.ending == {"m": NOW + 5}
+
+
 def test_work_that_was_over_in_time_did_not_exceed_its_deadline() -> None:
     pod = workload(SIDE, MAIN, start_time=NOW - 50, deadline=45.0)
     result = plan(pod, seen(s=RUN, m=ended(at=NOW - 6)), NOW)
     assert not result.failed
-    assert result.kill == (("s", 24.0),)
+    assert result.kill == (("s", 30.0),)
 
 
 def test_a_deletion_before_the_deadline_fails_nothing() -> None:
     pod = workload(MAIN, policy=ALWAYS, start_time=NOW - 50, deadline=45.0)
-    result = plan(pod, seen(m=RUN), NOW, Stop(NOW - 20, 60))
+    result = plan(pod, seen(m=RUN), NOW, Stop(NOW - 20, 60), since=NOW - 20)
     assert not result.failed
     assert result.kill == (("m", 25.0),)
 
@@ -276,7 +291,7 @@ def test_ephemeral_containers_start_once_and_go_with_the_pod() -> None:
     assert ("e", 0) in plan(pod, seen(m=RUN), NOW).start
     assert plan(pod, seen(m=RUN, e=ended(1)), NOW).start == ()
     never = workload(MAIN, ("e", Role.EPHEMERAL))
-    assert plan(never, seen(m=ended(), e=RUN), NOW).kill == (("e", 29.0),)
+    assert plan(never, seen(m=ended(), e=RUN), NOW).kill == (("e", 30.0),)
 
 
 def test_the_same_input_gives_the_same_plan() -> None:

@@ -21,7 +21,7 @@ from bridge.provider.translate import translate
 from bridge.provider.update import assess, put_in_force
 from bridge.rpc.v1 import pod_pb2
 from bridge.rpc.v1 import provider_pb2 as pb
-from bridge.workload import Container, Files, Identity
+from bridge.workload import Container, Files, Identity, Resources
 
 START = virtual.EPOCH
 
@@ -105,9 +105,15 @@ def test_growing_needs_room() -> None:
         async with world.serving(cpu=1500):
             await world.create(sized("1"))
             await world.running()
+            backend = world.tracker.backends["paper"]
+            other = Resources(requests={"cpu": 400})
+            backend.take(other)
             with pytest.raises(OutOfCapacity):
+                await world.update(2, sized("1200m"))
+            backend.release(other)
+            with pytest.raises(Unsupported, match="asks for 2000 of cpu; paper has 1500 in all"):
                 await world.update(2, sized("2"))
-            assert world.tracker.backends["paper"].used["cpu"] == 1000
+            assert backend.used["cpu"] == 1000
             assert world.able.resized == []
             assert await world.update(2, sized("500m")) == 2
             assert world.tracker.backends["paper"].used["cpu"] == 500
