@@ -63,6 +63,8 @@ class Backend:
             try:
                 await self._see()
                 failures = 0
+                if self.problem is not None:
+                    _log.warning("backend %s: it answers again", self.name)
                 self.problem = None
                 wait = self._list_every
             except BridgeError as error:

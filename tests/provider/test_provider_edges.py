@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
 from support import virtual
 from support.paper import Cloud, PaperAdapter
 from test_provider import CLUSTER, Watcher, a_pod, asked, cloud, runs, serving
@@ -356,7 +357,9 @@ class Nonsense(PaperAdapter):
             yield one
 
 
-def test_a_backend_that_breaks_ends_no_other_and_comes_back() -> None:
+def test_a_backend_that_breaks_ends_no_other_and_comes_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def story() -> None:
         good, bad = PaperAdapter(cloud()), Nonsense(Cloud(virtual.clock))
         good.name, bad.name = "good", "bad"
@@ -368,5 +371,6 @@ def test_a_backend_that_breaks_ends_no_other_and_comes_back() -> None:
             assert offer["bad"].message.startswith("it answers what cannot be understood")
             await asyncio.sleep(60)
             assert all(one.ready for one in provider.offer().backends)
+            assert "backend bad: it answers again" in caplog.messages
 
     virtual.run(story())
