@@ -99,3 +99,10 @@ class Unavailable(BridgeError):
     """The other side does not answer: nothing is known to be wrong; try again later."""
 
     kind = "Unavailable"
+
+
+class SandboxFailed(Unavailable):
+    """The backend answers, and fails to make what a pod's containers share, through no fault of the
+    pod that is known: a person must look at the backend; it is tried again."""
+
+    kind = "FailedCreatePodSandBox"

@@ -27,7 +27,7 @@ from adapters.engine.redaction import redacted
 from adapters.engine.references import normalized
 from adapters.engine.scratch import Scratch, hosts, start_error, volume
 from adapters.engine.sight import Sight
-from bridge.errors import Invalid, NotFound, Unavailable, Unsupported
+from bridge.errors import Invalid, NotFound, SandboxFailed, Unavailable, Unsupported
 from bridge.workload import Container, Identity, Key, Role, Waiting, Workload
 
 _KEPT = 2
@@ -174,6 +174,8 @@ class Launcher:
         except NotFound:
             self._own.forget()
             raise
+        except Refused as error:
+            raise SandboxFailed(error.message) from None
         except Conflict:
             pod = await self._sight.pod(identity)
             if pod.pause is None or not pod.is_fresh:
@@ -186,8 +188,11 @@ class Launcher:
 
     async def _prepare(self, workload: Workload, pause: str) -> None:
         """Starts the pause container and fills the volumes. Both may be repeated, as long as no
-        other container of the pod has started."""
-        await self._engine.call("POST", f"containers/{part(pause)}/start")
+        other container of the pod has started. SandboxFailed: the engine does not start it."""
+        try:
+            await self._engine.call("POST", f"containers/{part(pause)}/start")
+        except Refused as error:
+            raise SandboxFailed(error.message) from None
         await volumes.fill(self._engine, workload)
         self._memory.filled.add(workload.identity.key)
 

@@ -90,16 +90,18 @@ async def attend(
             outcome = await session.attend()
             await showing
             code = int(outcome.code)
+            cut_short = session.cut_short and not deadline.fired and signals.first is None
             if deadline.fired:
                 code = int(ExitCode.TIMEOUT)
             elif signals.first is not None:
                 code = 128 + signals.first
-            elif session.cut_short:
+            elif cut_short:
                 # Somebody else deleted it: what its pods answered to that is no success.
                 code = int(ExitCode.FAILED)
             elif manner.exit_code_from:
                 code = exit_code_of(manner.exit_code_from, session.store.pods.values(), code)
-            await conclude(run, view, provider, manner, code)
+            view.model.deleted = view.model.deleted or cut_short
+            await conclude(run, view, provider, manner, code, cut_short=cut_short)
             deleted = (
                 deleted or session.deleted or (run.deleting and await _delete_rest(run, provider))
             )
@@ -156,9 +158,15 @@ async def show(
 
 
 async def conclude(
-    run: Run, view: View, provider: ProviderClient, manner: Manner, code: int
+    run: Run,
+    view: View,
+    provider: ProviderClient,
+    manner: Manner,
+    code: int,
+    *,
+    cut_short: bool = False,
 ) -> None:
-    """The last words, and the report that was asked for."""
+    """The last words, and the report that was asked for. `cut_short` as in `Closing`."""
 
     async def tail(pod: Manifest, container: str, lines: int, previous: bool) -> bytes:
         return await read_log(provider, run, pod, container, lines=lines, previous=previous)
@@ -169,7 +177,7 @@ async def conclude(
         # Kubernetes' times are whole seconds: the last end lies within the second after.
         ended = min(ended, max(filter(None, ends), default=ended) + 1)
     seconds = max(0.0, ended - run.wanted.created)
-    await view.finish(await gather(view.model, run.name, code, seconds, tail))
+    await view.finish(await gather(view.model, run.name, code, seconds, tail, cut_short=cut_short))
     if manner.junit is not None:
         from bridge.cli.view import junit
 

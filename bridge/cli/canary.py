@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bridge.config import BackendConfig
     from bridge.local.manifests import Objects
     from bridge.local.runs import Run
+    from bridge.local.store import Change
     from bridge.pods import Manifest
 
 CODE = 7
@@ -65,9 +66,9 @@ def objects(word: str, image: str = IMAGE) -> Objects:
     return admit([Raw(pod, "canary")])
 
 
-async def fly(target: Target, made: Objects, word: str) -> list[Step]:
-    """Runs it on the one backend of `target`; what went right and what did not, in order. Whatever
-    happens, it is removed."""
+async def fly(target: Target, made: Objects, word: str, say: Callable[[str], None]) -> list[Step]:
+    """Runs it on the one backend of `target`; what went right and what did not, in order. `say`
+    hears what it waits for. Whatever happens, it is removed."""
     from bridge.cli.wiring import provider_of
     from bridge.local.runs import Runs
 
@@ -80,7 +81,7 @@ async def fly(target: Target, made: Objects, word: str) -> list[Step]:
     try:
         async with provider_of(target) as provider:
             try:
-                steps += await _run(run, provider, word)
+                steps += await _run(run, provider, word, say)
             finally:
                 began = time.monotonic()
                 problem = await _delete(run, provider)
@@ -99,20 +100,51 @@ async def fly(target: Target, made: Objects, word: str) -> list[Step]:
     return steps
 
 
-async def _run(run: Run, provider: ProviderClient, word: str) -> list[Step]:
+async def _run(
+    run: Run, provider: ProviderClient, word: str, say: Callable[[str], None]
+) -> list[Step]:
     from bridge.local.session import Session
 
     session = Session(run, provider)
     began = time.monotonic()
+    telling = asyncio.create_task(tell_waits(session.store.changes(), say), name="waits")
     try:
         # Its own deadline ends it; this is for a backend that never says so.
         async with asyncio.timeout(2 * DEADLINE):
             await session.attend()
     except TimeoutError:
         return [Step("exit code", False, time.monotonic() - began, "the pod never ended")]
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
     (pod,) = session.store.pods.values()
     ended = _judge(pod, time.monotonic() - began)
     return [ended, await _log(run, provider, pod, word)] if ended.good else [ended]
+
+
+async def tell_waits(changes: AsyncIterator[Change], say: Callable[[str], None]) -> None:
+    """Says what the pod waits for, each thing once; until cancelled."""
+    said = {""}
+    async for change in changes:
+        words = waits(change.object) if change.kind == "Pod" else ""
+        if words not in said:
+            said.add(words)
+            say(f"pod/{change.object['metadata']['name']} waits: {words}")
+
+
+def waits(pod: Manifest) -> str:
+    """What a pod waits for, in words; empty where it waits for nothing but its own start."""
+    from bridge.cli.view.words import one_line, reason_words
+
+    status = pod.get("status") or {}
+    if status.get("phase") not in (None, "Pending"):
+        return ""
+    states = [one.get("state", {}) for one in status.get("containerStatuses") or ()]
+    for why in (status, *(one["waiting"] for one in states if "waiting" in one)):
+        reason, message = why.get("reason", ""), why.get("message", "")
+        if message or reason not in ("", "ContainerCreating"):
+            return ": ".join(filter(None, (reason_words(reason), one_line(message))))
+    return ""
 
 
 def _judge(pod: Manifest, seconds: float) -> Step:

@@ -50,6 +50,9 @@ async def join(config: Config, target: Target) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard < 0 else min(hard, FILES), hard))
 
     nodes = default_nodes(config.nodes)
+    if config.cluster.identity == "kubeconfig":
+        # What is wrong with the input comes before what stands in its way here.
+        await _credentials(config.cluster, nodes[0].name)
     for index, one in enumerate(nodes):
         _check_serving(one, f"nodes[{index}]" if config.nodes else "nodes[0]")
     async with AsyncExitStack() as stack:

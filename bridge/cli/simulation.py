@@ -15,6 +15,7 @@ import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -81,13 +82,15 @@ def _set_up(
 ) -> tuple[BackendConfig, ...]:
     """The backends in their clouds, which `stack` ends."""
     loop = stack.enter_context(_Loop())
+    # Nobody comes back to its helpers: what is kept for them must not meet another simulation's.
+    folder = stack.enter_context(TemporaryDirectory(prefix="podbridge-simulation-"))
     clouds: dict[str, Any] = {}
     made = []
     for one in chosen:
         cloud = _cloud(one.type)
         if cloud not in clouds:
             clouds[cloud] = stack.enter_context(_started(loop, cloud, run_on))
-        made.append(loop.run(_furnished(one, clouds[cloud], run_on)))
+        made.append(loop.run(_furnished(one, clouds[cloud], run_on, folder)))
     stack.enter_context(_ended_in_order())
     return tuple(made)
 
@@ -152,11 +155,15 @@ def _simulable() -> list[str]:
     return found or ["nothing, as no backend type has a simulator"]
 
 
-async def _furnished(config: BackendConfig, simulator: Any, run_on: str) -> BackendConfig:
+async def _furnished(
+    config: BackendConfig, simulator: Any, run_on: str, folder: str
+) -> BackendConfig:
     from bridge.provider.registry import module
 
     found = module(config.type)
     options = await found.furnish(simulator.endpoint, simulator.environment, run_on)
+    if "helper_state" in found.Options.model_fields:
+        options = {**options, "helper_state": folder}
     return config.with_options(found.Options.model_validate(options), simulated=True)
 
 

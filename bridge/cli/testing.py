@@ -169,12 +169,16 @@ def _send(backend: BackendConfig, asked: Canary, output: str | None) -> Flown:
         most = bill(verdicts, target.max_run, eligible_names(verdicts, [backend]))
         # It says so on stderr, whatever the answer is to be.
         settle(most, asked.limits, output="text", quiet=False)
-        if output is None:
-            click.echo(f"{backend.name}: a canary is on its way", err=True)
+
+        def say(words: str) -> None:
+            if output is None:
+                click.echo(plain(f"{backend.name}: {words}"), err=True)
+
+        say("a canary is on its way")
         steps: list[Step] = []
 
         async def work() -> int:
-            steps.extend(await fly(target, made, word))
+            steps.extend(await fly(target, made, word, say))
             return 0
 
         if code := asyncio.run(until_interrupted(work())):

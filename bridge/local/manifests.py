@@ -256,7 +256,7 @@ def _one(raw: Raw, generated: dict[str, int]) -> Loaded | list[Violation]:
     """One object as it will run, or all that is wrong with it."""
     value = raw.value
     wrong = _kind_problem(value)
-    if wrong is not None or not isinstance(value, dict):
+    if not isinstance(value, dict) or (wrong is not None and not _is_known(value.get("kind"))):
         return [Violation(*(wrong or ("", "")), raw.source)]
     kind: str = value["kind"]
     metadata = value.get("metadata")
@@ -268,13 +268,18 @@ def _one(raw: Raw, generated: dict[str, int]) -> Loaded | list[Violation]:
         if isinstance(notes := metadata.get("annotations"), dict):
             kept = {name: text for name, text in notes.items() if name not in _OUR_ANNOTATIONS}
             obj["metadata"]["annotations"] = kept
-    wrong_fields = check(obj, kind)
-    if not wrong_fields:
+    if wrong is None and not check(obj, kind):
         obj = _finished(obj, generated)
-        wrong_fields = validate(obj)
-    if wrong_fields:
-        return [Violation(each.field, each.message, raw.source) for each in wrong_fields]
+    found = [(each.field, each.message) for each in validate(obj)]
+    if wrong is not None:
+        found = [wrong, *(each for each in found if each[0] != wrong[0])]
+    if found:
+        return [Violation(*each, raw.source) for each in found]
     return Loaded(obj, raw.source, raw.line)
+
+
+def _is_known(kind: object) -> bool:
+    return isinstance(kind, str) and kind in KINDS
 
 
 def _kind_problem(value: object) -> tuple[str, str] | None:

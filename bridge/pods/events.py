@@ -175,8 +175,8 @@ def _moment(one: pod_pb2.Notice) -> tuple[int, int]:
 def _pod_events(
     pod: Manifest, before: pod_pb2.PodFacts | None, after: pod_pb2.PodFacts
 ) -> Iterator[Event]:
-    if not after.reason:
-        return
+    if not after.reason or any(one.reason == after.reason for one in after.notices):
+        return  # A notice says it, each time that it happens.
     if before is not None:
         known = (before.reason, before.failed)
     else:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, SandboxFailed
 from bridge.pods.lifecycle import Stop, plan
 from bridge.provider.backend import Backend
 from bridge.provider.driver import Driver, is_news, resend_at, sooner
@@ -253,6 +253,10 @@ class Tracker:
                 self._settle(record)
                 return None
             record.problem = Waiting(error.kind, error.message)
+            if isinstance(error, SandboxFailed):
+                # Each try tells it, as a kubelet does: nothing else shows that it still fails.
+                words = f"Failed to create pod sandbox: {error.message}"
+                record.note(self.clock(), error.kind, words, warning=True)
             self._publish(record)
             raise
 

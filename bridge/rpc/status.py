@@ -24,6 +24,7 @@ CODES: dict[type[errors.BridgeError], grpc.StatusCode] = {
     errors.Ambiguous: grpc.StatusCode.ABORTED,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.SandboxFailed: grpc.StatusCode.UNAVAILABLE,
 }
 """Each kind's code. Several kinds share one; ErrorInfo.reason tells them apart."""
 

@@ -339,3 +339,28 @@ async def test_a_full_disk_is_waited_out(bench: EngineBench, tmp_path: Path) -> 
         assert await it.code(who) == 2
         assert len(await bench.containers()) == 2
     await line.cut()
+
+
+class Broken(Line):
+    """An engine whose runtime starts no container."""
+
+    broken = True
+
+    def answer(self, request: bytes) -> bytes:
+        starts = request.startswith(b"POST") and b"/start" in request.split(b"\r\n", 1)[0]
+        return refusal("no such runtime") if self.broken and starts else b""
+
+
+async def test_an_engine_that_starts_nothing_says_so_under_a_reason_of_its_own(
+    bench: EngineBench, tmp_path: Path
+) -> None:
+    line = Broken(bench.address, tmp_path / "broken.sock")
+    await line.mend()
+    async with rig(bench, line.address) as it:
+        who = await it.create("sh", "-c", "exit 2")
+        facts = await it.until(who, lambda facts: bool(facts.notices))
+        assert facts.reason == facts.notices[0].reason == "FailedCreatePodSandBox"
+        assert facts.notices[0].message == "Failed to create pod sandbox: no such runtime"
+        line.broken = False
+        assert await it.code(who) == 2
+    await line.cut()

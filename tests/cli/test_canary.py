@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from commands_kit import home, invoke
 
-from bridge.cli.canary import _judge
+from bridge.cli.canary import _judge, waits
 from bridge.cli.wiring import Target
 from bridge.config import BackendConfig
 from bridge.local.runs import Runs
@@ -19,6 +19,11 @@ __all__ = ["home"]
 def ended(code: int, reason: str = "Error") -> dict[str, Any]:
     state = {"terminated": {"exitCode": code, "reason": reason}}
     return {"phase": "Failed", "containerStatuses": [{"name": "main", "state": state}]}
+
+
+def pending(reason: str, message: str = "") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
+    return {"phase": "Pending", "containerStatuses": [{"name": "main", "state": state}]}
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,21 @@ def test_a_run_whose_simulated_cloud_has_gone(home: Path) -> None:
     assert "its simulated cloud ended with the command that began it" in error
     assert invoke("delete", "gone")[0] == 0
     assert Runs().find("gone") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({}, ""),
+        (pending("ContainerCreating"), ""),
+        (
+            pending("ContainerCreating", 'Pulling image "i"'),
+            'ContainerCreating: Pulling image "i"',
+        ),
+        (pending("ErrImagePull", "no"), "the image could not be pulled (ErrImagePull): no"),
+        ({"phase": "Pending", "reason": "Queued", "message": "2 pods"}, "Queued: 2 pods"),
+        (ended(7), ""),
+    ],
+)
+def test_what_it_waits_for(status: dict[str, Any], words: str) -> None:
+    assert waits({"status": status}) == words

@@ -105,3 +105,17 @@ def test_a_kubelet_needs_a_provider() -> None:
     code, _, error = invoke("kubelet")
     assert code == 2
     assert "--provider" in error
+
+
+def test_a_kubeconfig_that_is_missing_is_told_before_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        file = tmp_path / "podbridge.yaml"
+        port = taken.getsockname()[1]
+        file.write_text(f"apiVersion: podbridge.io/v1\nnodes: [{{name: burst, port: {port}}}]\n")
+        absent = str(tmp_path / "absent")
+        words = ("--config", str(file), "up", "--on", "process", "--kubeconfig", absent)
+        code, _, error = invoke(*words)
+    assert code == 2
+    assert "absent: there is no such file" in error

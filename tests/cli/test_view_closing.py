@@ -177,3 +177,11 @@ async def test_what_a_stopped_run_waited_for_is_told_and_no_command_that_cannot_
     assert "a: waiting: the image could not be pulled (ErrImagePull): denied" in text(made)
     assert not any("podbridge" in line for line in text(made))
     assert logs.asked == []
+
+
+async def test_a_run_that_was_deleted_from_elsewhere() -> None:
+    model = model_of(a_pod("it", ended()))
+    model.deleted = True
+    one = await gather(model, "it", 1, 13.04, Logs().tail, cut_short=True)
+    assert one.phase == "Deleted"
+    assert text(one)[-1] == "it: deleted after 13 s (1 pod)"

@@ -274,6 +274,7 @@ def test_delete_stops_a_run_that_is_attended(place: Place) -> None:
     done = going.end()
     assert done.code == 1, done.said
     assert "deleting the run" in done.err
+    assert "it: deleted after" in done.err
     assert place.exists("told")()
     assert place.run_names() == []
 

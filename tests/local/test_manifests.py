@@ -553,3 +553,46 @@ def _try(content: bytes) -> None:
     except Invalid as error:
         found = error.violations
     assert found
+
+
+def test_all_mistakes_of_a_manifest_are_told_at_once() -> None:
+    text = """\
+apiVersion: batch/v1beta1
+kind: Job
+metadata: {name: Bad_Name, lables: {a: b}}
+spec:
+  template:
+    spec:
+      restartPolcy: Never
+      containers:
+      - {name: Main, image: busybox, ports: [{containerPort: "80"}]}
+      - {image: busybox, imagePullPolicy: Sometimes}
+"""
+    told = [line.split(": ")[1] for line in refused(text)]
+    pod = "spec.template.spec"
+    assert told == [
+        "apiVersion",
+        "metadata.lables",
+        f"{pod}.restartPolcy",
+        f"{pod}.containers[0].ports[0].containerPort",
+        f"{pod}.containers[1].name",
+        "metadata.name",
+        f"{pod}.containers[0].name",
+        f"{pod}.containers[1].imagePullPolicy",
+    ]
+
+
+def test_what_a_misspelt_field_was_meant_to_be_is_not_missed_besides() -> None:
+    text = """\
+apiVersion: batch/v1
+kind: Job
+metadata: {name: a}
+spec:
+  template:
+    spec:
+      restartPolcy: Never
+      containers: [{name: main, image: b, volumeMounts: [{name: v, mountPath: /a}]}]
+"""
+    first, second = refused(text)
+    assert "restartPolcy: unknown field" in first
+    assert "volumeMounts[0].name" in second

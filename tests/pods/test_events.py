@@ -177,3 +177,21 @@ def test_a_restarted_agent_tells_no_notice_that_may_have_been_told() -> None:
     known = pod()
     known["status"] = status(known, told, 20.0)
     assert events(known, None, told) == []
+
+
+def test_what_each_try_is_told_of_is_not_told_besides() -> None:
+    message = "Failed to create pod sandbox: no such runtime"
+    tries = [
+        pod_pb2.Notice(
+            time=Timestamp(seconds=at),
+            warning=True,
+            reason="FailedCreatePodSandBox",
+            message=message,
+        )
+        for at in (10, 70)
+    ]
+    why = {"reason": "FailedCreatePodSandBox", "message": "no such runtime"}
+    first, second = facts(notices=tries[:1], **why), facts(notices=tries, **why)
+    told = [("Warning", "FailedCreatePodSandBox", message, "")]
+    assert events(pod(), None, first) == told
+    assert events(pod(), first, second) == told

@@ -11,7 +11,7 @@ from support import virtual
 from support.paper import Cloud, PaperAdapter
 from test_provider import CLUSTER, Watcher, a_pod, asked, cloud, runs, serving
 
-from bridge.errors import Violation
+from bridge.errors import SandboxFailed, Violation
 from bridge.provider.backend import Backend
 from bridge.provider.service import Provider
 from bridge.provider.tracker import Tracker
@@ -372,5 +372,23 @@ def test_a_backend_that_breaks_ends_no_other_and_comes_back(
             await asyncio.sleep(60)
             assert all(one.ready for one in provider.offer().backends)
             assert "backend bad: it answers again" in caplog.messages
+
+    virtual.run(story())
+
+
+def test_a_sandbox_that_fails_again_and_again_is_told_again() -> None:
+    async def story() -> None:
+        sky = cloud(c0=(1, 0))
+        sky.faults["run"] = [SandboxFailed("no such runtime") for _ in range(12)]
+        async with serving(sky) as (provider, watcher):
+            await provider.create_pod(asked(a_pod()))
+            facts = await watcher.until("one", lambda facts: len(facts.notices) > 2)
+            assert facts.stage == pod_pb2.POD_STAGE_WAITING
+            assert facts.reason == "FailedCreatePodSandBox"
+            assert {(one.reason, one.message, one.warning) for one in facts.notices} == {
+                (facts.reason, "Failed to create pod sandbox: no such runtime", True)
+            }
+            # A backend that makes it in the end runs it.
+            await watcher.ended("one")
 
     virtual.run(story())

@@ -146,6 +146,8 @@ class Closing:
     """The last lines of logs by (pod's UID, container); read for one pod of each cause."""
     deleted: bool = False
     """Whether the run is gone, so that no command about it would work."""
+    cut_short: bool = False
+    """Whether somebody else deleted it before it was over."""
     cost: Decimal | None = None
     """What its pods have cost, in US dollars, by their containers' times; None: not known."""
     simulated: bool = False
@@ -154,11 +156,13 @@ class Closing:
     @property
     def phase(self) -> str:
         """One word for programs."""
+        if self.cut_short:
+            return "Deleted"
         return _PHASES.get(self.code, "Failed")
 
     def summary(self) -> str:
         """`wordcount: succeeded in 4.2 s (12 pods, 1 retried)`."""
-        words = _WORDS.get(self.code, "failed in")
+        words = "deleted after" if self.cut_short else _WORDS.get(self.code, "failed in")
         counted = len(self.rows)
         parts = [f"{counted} pod{'' if counted == 1 else 's'}"]
         failed = sum(row.standing == "failed" for row in self.rows)
@@ -166,7 +170,7 @@ class Closing:
             parts.append(f"{failed} failed")
         if self.retried:
             parts.append(f"{self.retried} retried")
-        if counted == 1 and self.rows[0].exit_code is not None:
+        if counted == 1 and self.rows[0].exit_code is not None and not self.cut_short:
             parts = [f"exit code {self.rows[0].exit_code}", *parts[1:]]
         who = f"{self.run} (simulated)" if self.simulated else self.run
         said = f"{who}: {words} {duration(round(self.seconds, 1))} ({', '.join(parts)})"
@@ -342,9 +346,16 @@ def _cause(key: tuple[object, ...], pods: list[PodState]) -> Cause:
 
 
 async def gather(
-    model: RunModel, run: str, code: int, seconds: float, tail: Tail | None = None
+    model: RunModel,
+    run: str,
+    code: int,
+    seconds: float,
+    tail: Tail | None = None,
+    *,
+    cut_short: bool = False,
 ) -> Closing:
-    """Everything about a run that is over. `code`: its exit code; `tail` reads the logs' ends."""
+    """Everything about a run that is over. `code`: its exit code; `tail` reads the logs' ends;
+    `cut_short` as in `Closing`."""
     found = causes(model, code) if code else ()
     tails: dict[tuple[str, str], bytes] = {}
     for cause in found:
@@ -363,8 +374,9 @@ async def gather(
         retried,
         tails,
         model.deleted,
-        model.total_cost,
-        bool(model.simulated),
+        cut_short=cut_short,
+        cost=model.total_cost,
+        simulated=bool(model.simulated),
     )
 
 

@@ -102,15 +102,22 @@ def check(obj: object, kind: str) -> list[Violation]:
 
     A null is an absent field, as for the API server. Nothing that a Secret holds is ever shown.
     """
-    out: list[Violation] = []
-    _Check(out, show=kind != "Secret").value(obj, shape(kind), "")
-    return out
+    return examine(obj, kind)[0]
+
+
+def examine(obj: object, kind: str) -> tuple[list[Violation], frozenset[str]]:
+    """As `check`, and the paths of which nothing more need be said: those that are wrong or
+    missing, and those that an unknown field was most likely meant to be."""
+    done = _Check(show=kind != "Secret")
+    done.value(obj, shape(kind), "")
+    return done.out, frozenset({*(one.field for one in done.out), *done.meant})
 
 
 @dataclass(slots=True)
 class _Check:
-    out: list[Violation]
     show: bool
+    out: list[Violation] = field(default_factory=list)
+    meant: list[str] = field(default_factory=list)
 
     def value(self, value: object, want: Shape, path: str) -> None:
         kind = want.kind
@@ -141,6 +148,8 @@ class _Check:
                 near = nearest(str(name), want.fields)
                 hint = f'; did you mean "{near}"?' if near else ""
                 self.out.append(Violation(where, f"unknown field{hint}"))
+                if near:
+                    self.meant.append(f"{path}.{near}" if path else near)
             elif child is not None:
                 self.value(child, inner, where)
         for name in want.required:
@@ -304,28 +313,47 @@ def _visit(value: Any, want: Shape, general: str, path: str) -> Iterator[tuple[s
             yield from _visit(child, want.item, above, here)
 
 
-def without_nulls(obj: Manifest, kind: str) -> Manifest:
-    """A copy of a clean object without its nulls: absent fields, or empty strings in a map.
+def without_nulls(obj: Manifest, kind: str, wrong: frozenset[str] = frozenset()) -> Manifest:
+    """A copy of an object without its nulls: absent fields, or empty strings in a map.
 
-    Nothing of the copy is shared with `obj` but what has no shape (managedFields' fieldsV1).
+    What is at the paths of `wrong` (all that `check` says of the object) is left out as well; an
+    item of a list stays as an empty object, so that those after it keep their paths. Nothing of the
+    copy is shared with `obj` but what has no shape (managedFields' fieldsV1).
     """
-    copied: Manifest = _copy(obj, shape(kind))
+    copied: Manifest = _copy(obj, shape(kind), "", wrong)
     return copied
 
 
-def _copy(value: Any, want: Shape) -> Any:
-    kind = want.kind
+def _copy(value: Any, want: Shape, path: str, wrong: frozenset[str]) -> Any:
+    kind, item = want.kind, want.item
     if kind == "object":
-        return {
-            name: _copy(child, want.fields[name])
-            for name, child in value.items()
-            if child is not None
-        }
-    item = want.item
+        found = {}
+        for name, child in value.items():
+            where = f"{path}.{name}" if path else str(name)
+            if child is not None and where not in wrong:
+                found[name] = _copy(child, want.fields[name], where, wrong)
+        return found
     if item is None:
         return value
     if kind == "list":
-        return [_copy(child, item) for child in value]
-    if item.kind in ("string", "bytes"):
-        return {key: "" if child is None else child for key, child in value.items()}
-    return {key: _copy(child, item) for key, child in value.items() if child is not None}
+        return list(_copied_items(value, item, path, wrong))
+    texts = item.kind in ("string", "bytes")
+    found = {}
+    for key, child in value.items():
+        where = f"{path}[{key}]"
+        if where in wrong:
+            continue
+        if child is not None:
+            found[key] = _copy(child, item, where, wrong)
+        elif texts:
+            found[key] = ""
+    return found
+
+
+def _copied_items(value: list[Any], item: Shape, path: str, wrong: frozenset[str]) -> Iterator[Any]:
+    for index, child in enumerate(value):
+        where = f"{path}[{index}]"
+        if where not in wrong:
+            yield _copy(child, item, where, wrong)
+        elif item.kind == "object":
+            yield {}

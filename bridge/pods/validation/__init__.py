@@ -8,7 +8,7 @@ import json
 
 from bridge.errors import Violation
 from bridge.pods import Manifest
-from bridge.pods.schema import KINDS, check, visit, without_nulls
+from bridge.pods.schema import KINDS, check, examine, visit, without_nulls
 from bridge.pods.validation import names
 from bridge.pods.validation.batch import check_cron_job, check_job_name, check_job_spec
 from bridge.pods.validation.pod import check_pod_spec
@@ -35,25 +35,33 @@ _JSON_KEYS = (".dockercfg", ".dockerconfigjson")
 def validate(obj: Manifest) -> list[Violation]:
     """Everything that is wrong with an object, defaulted or not: shape first, then rules.
 
-    Rules are only looked at once the shape is clean. Never raises; a kind that is none of
-    `schema.KINDS` is a violation. Nothing that a Secret holds is ever shown.
+    What is misshapen is left out for the rules. Where that leaves an object without something that
+    it must have, only the rules for metadata and for single fields can be looked at. Never raises;
+    a kind that is none of `schema.KINDS` is a violation. Nothing that a Secret holds is ever shown.
     """
     kind = obj.get("kind") if isinstance(obj, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         return [Violation("kind", f"allowed: {', '.join(KINDS)}")]
-    wrong = check(obj, kind)
-    if wrong:
-        return wrong
+    wrong, told = examine(obj, kind)
+    clean = without_nulls(obj, kind, frozenset(one.field for one in wrong))
     report = Report()
-    clean = without_nulls(obj, kind)
     _metadata(clean.get("metadata", {}), "metadata", report)
-    if kind == "ConfigMap":
+    if wrong and check(clean, kind):
+        _fields(clean, kind, report)
+    elif kind == "ConfigMap":
         _config_map(clean, report)
     elif kind == "Secret":
         _secret(clean, report)
     else:
         _workload(clean, kind, report)
-    return report.violations
+    return [*wrong, *(one for one in report.violations if not _is_told(one.field, told))]
+
+
+def _is_told(path: str, told: frozenset[str]) -> bool:
+    """Whether that was said of the path, or of what it is in."""
+    return path in told or any(
+        path[:at] in told for at, letter in enumerate(path) if letter in ".["
+    )
 
 
 def _workload(obj: Manifest, kind: str, report: Report) -> None:
@@ -85,6 +93,8 @@ def _job(spec: Manifest, path: str, report: Report, *, in_cron_job: bool) -> Non
 
 
 def _fields(obj: Manifest, kind: str, report: Report) -> None:
+    if kind not in _TEMPLATES:
+        return
     prefix = _TEMPLATES[kind] + "."
     rules = pod_rules()
     for general, path, value in visit(obj, kind):
