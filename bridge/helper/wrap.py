@@ -37,8 +37,10 @@ WATCH = "podbridge-watch"
 """The essential one: with it the pod is over."""
 OURS = "podbridge-"
 """How the names of containers and volumes begin that the helper adds."""
-SHARED = "podbridge-helper"
-"""The volume that has the program and the board."""
+BINARY = "podbridge-helper"
+"""The volume that has the program; only `install` writes to it."""
+BOARD = "podbridge-board"
+"""The volume by which the helpers of a pod tell one another; each of them writes to it."""
 VOLUMES = "/podbridge-volumes"
 """Where `install` and `watch` have the pod's volumes, each by its name."""
 PROGRAM = "/helper"
@@ -117,7 +119,9 @@ class _Wrapping:
         for volume in self._files.values():
             self._add(volume.name, volume)
         wrapped = [self._run(one) for one in self._workload.containers]
-        folders = [EmptyDir(name, memory=name in self._secret) for name in (*self._trees, SHARED)]
+        folders = [
+            EmptyDir(name, memory=name in self._secret) for name in (*self._trees, BINARY, BOARD)
+        ]
         kept = [one for one in self._workload.volumes if not isinstance(one, Files)]
         return replace(
             self._workload,
@@ -145,13 +149,15 @@ class _Wrapping:
         else:
             payload = watch_payload(self._workload, self._settings)
         places = [Mount(one, f"{VOLUMES}/{one}") for one in names]
+        if verb == "install":
+            places.append(Mount(BINARY, self._settings.program))
         return Container(
             name=name,
             role=role,
             image=self._image,
             command=(PROGRAM, verb),
             env=_variables(payload),
-            mounts=(*places, Mount(SHARED, self._settings.folder)),
+            mounts=(*places, Mount(BOARD, self._settings.folder)),
             restart_policy=RestartPolicy.NEVER,
             security=Security(read_only_root=True, no_new_privileges=True),
             image_pull_policy="Never",
@@ -197,9 +203,13 @@ class _Wrapping:
             name=container.name,
             role=Role.MAIN,
             image=container.image,
-            command=(f"{self._settings.folder}{PROGRAM}", "run"),
+            command=(f"{self._settings.program}{PROGRAM}", "run"),
             env=_variables(payload),
-            mounts=(*mounts, Mount(SHARED, self._settings.folder)),
+            mounts=(
+                *mounts,
+                Mount(BINARY, self._settings.program, read_only=True),
+                Mount(BOARD, self._settings.folder),
+            ),
             resources=container.resources,
             restart_policy=RestartPolicy.NEVER,
             security=container.security,
