@@ -26,10 +26,10 @@ from bridge.errors import NotFound, Unavailable, Violation
 from bridge.helper import state, view
 from bridge.helper.commands import commands
 from bridge.helper.hosted import Hosted
-from bridge.helper.hosting import SLACK, Door, Hosting, names, places
+from bridge.helper.hosting import SLACK, Door, Hosting, names
 from bridge.helper.need import lost, wraps
 from bridge.helper.program import machine_of, program
-from bridge.helper.wrap import Process, bare, wrap
+from bridge.helper.wrap import Process, bare, places, wrap
 from bridge.registry import RegistryClient
 from bridge.workload import Files, Identity, Observed, Workload
 

@@ -10,7 +10,8 @@ from adapters.fargate.options import Options
 from adapters.fargate.security import ADDABLE
 from bridge.errors import Violation
 from bridge.helper import need
-from bridge.helper.hosting import names, places
+from bridge.helper.hosting import names
+from bridge.helper.wrap import places
 from bridge.workload import Claim, Container, EmptyDir, HelperUse, Role, Workload
 
 CONTAINERS = 10

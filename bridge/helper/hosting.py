@@ -22,8 +22,6 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import PurePosixPath
-from posixpath import normpath
 from typing import Protocol
 
 from bridge.adapter import Channel, LogOptions, Usage
@@ -31,7 +29,7 @@ from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupport
 from bridge.helper import view
 from bridge.helper.keys import SECRET_LENGTH, pod_key
 from bridge.helper.logs import Marks, window, within
-from bridge.helper.payload import FOLDER, PROGRAM, Settings
+from bridge.helper.payload import Settings
 from bridge.helper.record import LONGEST, Record, read
 from bridge.helper.state import HelperState
 from bridge.helper.tunnel import NotConnected, Reported, Tunnels
@@ -432,23 +430,3 @@ def names(workload: Workload) -> Sequence[Violation]:
     words = f'names that begin with "{OURS}" are the helper\'s here'
     found = [one.name for one in (*workload.containers, *workload.volumes)]
     return [Violation("spec", f"{name}: {words}") for name in found if name.startswith(OURS)]
-
-
-def places(workload: Workload) -> Sequence[Violation]:
-    """Mounts in the way of the helper's own: at its folders, below or above them."""
-    words = (
-        f"allowed: any path but {PROGRAM} and {FOLDER}, which are the helper's, and what is in them"
-    )
-    return [
-        Violation(f"{path}.volumeMounts[{index}].mountPath", f'found "{mount.path}"; {words}')
-        for path, one in workload.paths()
-        for index, mount in enumerate(one.mounts)
-        if any(_overlap(mount.path, own) for own in (PROGRAM, FOLDER))
-    ]
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether one of two absolute paths is the other, or leads into it."""
-    # Two slashes at the beginning mean nothing to Linux, and something to POSIX.
-    mine, own = PurePosixPath(normpath(f"/{one.lstrip('/')}")), PurePosixPath(other)
-    return mine.is_relative_to(own) or own.is_relative_to(mine)

@@ -39,8 +39,8 @@ PIECE = 24 * 1024
 """Characters of a piece: an environment file of ECS may have lines of 32 KiB."""
 LARGEST = 16 * 1024 * 1024
 """Bytes of JSON that the helper takes."""
-PROGRAM = "/podbridge"
-"""Where a pod's containers have the volume with the helper's program; only `install` writes to it."""
+PROGRAM_FOLDER = "/podbridge"
+"""Where containers have the volume with the helper's program: only `install` writes to it."""
 FOLDER = "/podbridge-board"
 """Where all of a pod's containers have the volume by which its helpers tell one another."""
 PEER_WAIT = 600.0
@@ -87,7 +87,7 @@ class Settings:
     key: bytes = field(repr=False)
     folder: str = FOLDER
     """The board's."""
-    program: str = PROGRAM
+    program: str = PROGRAM_FOLDER
     """The helper's program's."""
     peer_wait: float = PEER_WAIT
     barrier: bool = True

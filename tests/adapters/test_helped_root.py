@@ -15,8 +15,8 @@ from engine_kit import engine_address, image  # noqa: F401 - a fixture
 from fargate_kit import HelpedBench, helper  # noqa: F401 - a fixture
 from support.channels import drained
 
-from bridge.helper.payload import FOLDER, PROGRAM
-from bridge.workload import EmptyDir, Identity, Mount, Observed, RestartPolicy, Running
+from bridge.helper.payload import FOLDER, PROGRAM_FOLDER
+from bridge.workload import EmptyDir, File, Files, Identity, Mount, Observed, RestartPolicy, Running
 
 pytestmark = pytest.mark.slow
 
@@ -49,17 +49,33 @@ async def test_root_cannot_replace_the_program(bench: Bench) -> None:
     await adapter.run(pod)
     await until(adapter, pod.identity, all_run)
     tries = (
-        f"id -u; echo x 3>{PROGRAM}/helper; echo x >{PROGRAM}/new; rm -f {PROGRAM}/helper;"
-        f" mv {PROGRAM}/helper /tmp/; ln -s /bin/sh {PROGRAM}/sh; chmod 777 {PROGRAM}; ls {PROGRAM}"
+        f"id -u; cd {PROGRAM_FOLDER}; echo x 3>helper; echo x >new; rm -f helper; mv helper /tmp/;"
+        " ln -s /bin/sh sh; chmod 777 .; ls"
     )
     lines = await said(adapter, pod.identity, "other", tries)
     assert (lines[0], lines[-1]) == ("0", "helper")
     refused = lines[1:-1]
     assert len(refused) == 6, lines
     assert all("Read-only file system" in one for one in refused), lines
-    assert await said(adapter, pod.identity, "main", f"{PROGRAM}/helper version") == [
+    assert await said(adapter, pod.identity, "main", f"{PROGRAM_FOLDER}/helper version") == [
         "podbridge-helper, payloads of version 1"
     ]
+
+
+async def test_root_cannot_change_what_others_read(bench: Bench, tmp_path: Path) -> None:
+    """A ConfigMap's files, which two containers have."""
+    adapter = await bench.adapter()
+    # Where tasks are processes, a volume is at its path of this host in a namespace of the task's.
+    place = tmp_path / "config"
+    place.mkdir()
+    one = container("sleep", "1000", mounts=[Mount("config", str(place))])
+    config = Files("config", (File("file", b"kept\n", 0o644),), "1")
+    pod = workload(one, replace(one, name="other"), volumes=[config])
+    await adapter.run(pod)
+    await until(adapter, pod.identity, all_run)
+    (refused,) = await said(adapter, pod.identity, "other", f"echo x >{place}/file")
+    assert "Read-only file system" in refused
+    assert await said(adapter, pod.identity, "main", f"cat {place}/file") == ["kept"]
 
 
 async def test_root_cannot_speak_for_another_container(bench: Bench, tmp_path: Path) -> None:
@@ -89,7 +105,9 @@ async def test_root_cannot_speak_for_another_container(bench: Bench, tmp_path: P
     await until(adapter, pod.identity, only_main_is_over)
 
 
-@pytest.mark.parametrize("path", [PROGRAM, f"{PROGRAM}/helper/", FOLDER, f"//{FOLDER}/state"])
+@pytest.mark.parametrize(
+    "path", [PROGRAM_FOLDER, f"{PROGRAM_FOLDER}/helper/", FOLDER, f"//{FOLDER}/state"]
+)
 async def test_a_mount_in_the_helpers_way_is_refused(bench: Bench, path: str) -> None:
     adapter = await bench.adapter()
     one = container("true", mounts=[Mount("work", "/work"), Mount("work", path)])

@@ -15,7 +15,7 @@ from helper_kit import IDENTITY, KEY, workload
 
 from bridge.helper.payload import (
     FOLDER,
-    PROGRAM,
+    PROGRAM_FOLDER,
     Settings,
     encode,
     install_payload,
@@ -76,7 +76,7 @@ def contain(program: Path, tmp_path: Path) -> Iterator[Contain]:
         words += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
         words += ["--env-file", str(env), "-v", f"{shared}:{FOLDER}", "-e", "PATH=/bin", *options]
         mode = "rw" if command[1:] == ["install"] else "ro"
-        words += ["-v", f"{own}:{PROGRAM}:{mode}"]
+        words += ["-v", f"{own}:{PROGRAM_FOLDER}:{mode}"]
         done = subprocess.run(
             [*words, "--rootfs", str(tmp_path / folder), *command],
             # Podman's monitor notes an OOM kill in the folder that it is started in.
@@ -116,7 +116,7 @@ def test_install_watch_and_run_in_containers(contain: Contain, tmp_path: Path) -
     )
     assert (tmp_path / "own" / "helper").exists()
     code, out, err = contain(
-        "image", run_payload(pod, "m", SETTINGS), [f"{PROGRAM}/helper", "run"],
+        "image", run_payload(pod, "m", SETTINGS), [f"{PROGRAM_FOLDER}/helper", "run"],
         "-v", f"{tmp_path}/shared/v:/config:ro",
     )  # fmt: skip
     assert code == 3, err
@@ -138,7 +138,7 @@ def test_a_kill_for_want_of_memory_is_told(contain: Contain) -> None:
     options = ["--memory", "48m", "--memory-swap", "48m"]
     settings = Settings(KEY, barrier=False, record=True)
     code, out, err = contain(
-        "image", run_payload(pod, "m", settings), [f"{PROGRAM}/helper", "run"], *options
+        "image", run_payload(pod, "m", settings), [f"{PROGRAM_FOLDER}/helper", "run"], *options
     )
     assert code == 137, err
     end = read(out, KEY, IDENTITY).containers[0].state
@@ -151,7 +151,7 @@ def test_a_read_only_image_and_a_user_who_is_not_root(contain: Contain) -> None:
     contain("scratch", install_payload(pod, SETTINGS), ["/helper", "install"])
     settings = Settings(KEY, barrier=False, record=True)
     code, out, err = contain(
-        "image", run_payload(pod, "m", settings), [f"{PROGRAM}/helper", "run"],
+        "image", run_payload(pod, "m", settings), [f"{PROGRAM_FOLDER}/helper", "run"],
         "--read-only", "--user", "1234:1234",
     )  # fmt: skip
     assert code == 4, err

@@ -21,7 +21,7 @@ from tunnel_kit import listening, settings
 from bridge.adapter import Channel, Size
 from bridge.helper.payload import (
     FOLDER,
-    PROGRAM,
+    PROGRAM_FOLDER,
     Settings,
     Tree,
     encode,
@@ -89,8 +89,8 @@ async def running(
         "podman", *RUNTIME, "run", "--rm", "--name", name, "--network", "host", "--read-only",
         "--log-driver=none", "--user", f"{USER}:{USER}", "--env-file", str(env),
         "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
-        "-v", f"{board}:{FOLDER}", "-v", f"{own}:{PROGRAM}:ro", "-v", f"{config}:/config",
-        "-e", "PATH=/bin", "--rootfs", str(image), f"{PROGRAM}/helper", "run",
+        "-v", f"{board}:{FOLDER}", "-v", f"{own}:{PROGRAM_FOLDER}:ro", "-v", f"{config}:/config",
+        "-e", "PATH=/bin", "--rootfs", str(image), f"{PROGRAM_FOLDER}/helper", "run",
         cwd=image.parent, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
 
