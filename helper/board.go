@@ -42,6 +42,7 @@ type State struct {
 	Ready    bool     `json:"ready"`
 	StopWhy  string   `json:"stop_why,omitempty"` // which order ended it: of whyDeadline and so on
 	Notices  []Notice `json:"notices,omitempty"`  // oldest first; of all of its runs
+	Lock     uint64   `json:"lock,omitempty"`     // the inode of its lock: another file is not its
 }
 
 // stop is an order to the whole pod: it ends from `At` and is killed at `KillAt`.
@@ -64,7 +65,8 @@ type board struct {
 	lost    map[string]bool
 	stop    *stop // what was asked of the whole pod; nil: nothing yet
 	self    string
-	lock    *os.File
+	lock    *os.File // held as long as this process lives
+	inode   uint64   // of it
 	last    int
 	changed chan struct{}
 }
@@ -111,33 +113,58 @@ func (b *board) lockPath(name string) string {
 	return filepath.Join(stateFolder(b.payload.Folder), "."+name+".lock")
 }
 
+// openRegular opens a file of the board, which anybody of the pod may have put there: what would
+// have its reader wait is refused. The inode is its number in the board's file system.
+func openRegular(path string, flags int) (file *os.File, inode uint64, err error) {
+	file, err = os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: errors.New("not a file")}
+	}
+	if err != nil {
+		file.Close()
+		return nil, 0, err
+	}
+	return file, info.Sys().(*syscall.Stat_t).Ino, nil
+}
+
+// Locks of open file descriptions (fcntl(2)), which package syscall does not name. To hold one for
+// writing takes the right to write: nobody but its owner and root can. To ask who holds it takes
+// nothing, and keeps it from nobody.
+const (
+	ofdGet = 36
+	ofdSet = 37
+)
+
 // hold takes this container's lock, which the kernel gives back when this process is no more.
 func (b *board) hold() error {
-	file, err := os.OpenFile(b.lockPath(b.self), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o644)
+	file, inode, err := openRegular(b.lockPath(b.self), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return fail(exitHelper, "cannot write to the pod's folder: %s", plain(err))
 	}
-	// A peer that looks whether somebody lives holds it for a moment.
-	for range 20 {
-		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			b.lock = file
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
+	lock := syscall.Flock_t{Type: syscall.F_WRLCK}
+	if err := syscall.FcntlFlock(file.Fd(), ofdSet, &lock); err != nil {
+		file.Close()
+		return fail(exitHelper, "another helper already runs the container %q of this pod", b.self)
 	}
-	file.Close()
-	return fail(exitHelper, "another helper already runs the container %q of this pod", b.self)
+	b.lock, b.inode = file, inode
+	return nil
 }
 
-// isAlive says whether the helper of a container holds its lock; true where that cannot be known.
-func (b *board) isAlive(name string) bool {
-	file, err := os.OpenFile(b.lockPath(name), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+// isAlive says whether the helper of a container holds its lock; true where that cannot be known,
+// as with a file that is not the one of which it has told.
+func (b *board) isAlive(name string, told uint64) bool {
+	file, inode, err := openRegular(b.lockPath(name), os.O_RDONLY)
 	if err != nil {
 		return true
 	}
 	defer file.Close()
-	return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
+	lock := syscall.Flock_t{Type: syscall.F_RDLCK}
+	err = syscall.FcntlFlock(file.Fd(), ofdGet, &lock)
+	return err != nil || inode != told || lock.Type != syscall.F_UNLCK
 }
 
 func (b *board) mac(name string, text []byte) []byte {
@@ -150,7 +177,7 @@ func (b *board) mac(name string, text []byte) []byte {
 // publish writes this container's state for the others.
 func (b *board) publish(state State) error {
 	b.last++
-	state.Name, state.Sequence = b.self, b.last
+	state.Name, state.Sequence, state.Lock = b.self, b.last, b.inode
 	b.seen[b.self] = state
 	text, err := json.Marshal(state)
 	if err != nil {
@@ -191,7 +218,7 @@ func (b *board) look() {
 		if peer.Name == b.self || b.seen[peer.Name].Final {
 			continue
 		}
-		alive := b.isAlive(peer.Name)
+		alive := b.isAlive(peer.Name, b.seen[peer.Name].Lock)
 		if state, err := b.read(peer.Name); err == nil && state.Sequence > b.seen[peer.Name].Sequence {
 			b.seen[peer.Name] = state
 		}
@@ -220,7 +247,7 @@ func (b *board) read(name string) (State, error) {
 
 // get reads a file of the board, whose seal has to hold.
 func (b *board) get(name string) ([]byte, error) {
-	file, err := os.OpenFile(filepath.Join(stateFolder(b.payload.Folder), name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	file, _, err := openRegular(filepath.Join(stateFolder(b.payload.Folder), name), os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

@@ -18,14 +18,18 @@ func install(payload *Payload) error {
 	if err := openBoard(payload.Folder); err != nil {
 		return err
 	}
-	if err := copySelf(payload.Folder); err != nil {
+	if err := copySelf(payload.Program); err != nil {
+		return err
+	}
+	if err := closeFolder(payload.Program); err != nil {
 		return err
 	}
 	return closeFolder(payload.Folder)
 }
 
-// closeFolder keeps everybody but its owner from putting something else in the helper's place: a
-// cloud may have opened the folder to all. Where it is somebody else's, that one alone could.
+// closeFolder keeps everybody but its owner from putting something else in the place of what is
+// directly in it: a cloud may have opened the folder to all. Root could; for the helper's program
+// the others' mounts are read-only.
 func closeFolder(folder string) error {
 	err := os.Chmod(folder, 0o755)
 	if err != nil && !errors.Is(err, fs.ErrPermission) {

@@ -128,7 +128,8 @@ func plain(err error) string {
 // Payload is what one call of the helper is to do. bridge/helper/payload.py writes it.
 type Payload struct {
 	Kind      string     `json:"kind"`
-	Folder    string     `json:"folder"`
+	Folder    string     `json:"folder"`  // of the board
+	Program   string     `json:"program"` // where `install` puts the helper; others only read there
 	Key       []byte     `json:"key"`
 	Pod       Pod        `json:"pod"`
 	Trees     []Tree     `json:"trees"`
@@ -284,6 +285,9 @@ func parsePayload(text []byte, verb string) (*Payload, error) {
 	}
 	if !path.IsAbs(made.Folder) {
 		return nil, fail(exitPayload, "payload: folder: %q is not absolute", made.Folder)
+	}
+	if verb == "install" && !path.IsAbs(made.Program) {
+		return nil, fail(exitPayload, "payload: program: %q is not absolute", made.Program)
 	}
 	if len(made.Key) < 32 {
 		return nil, fail(exitPayload, "payload: key: %d bytes are fewer than 32", len(made.Key))

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -381,6 +382,117 @@ func TestAStateOfAnotherKeyIsNoState(t *testing.T) {
 	a.lock.Close()
 	if again := open("key", "a"); again.lock == nil {
 		t.Error("a lock outlived its holder")
+	}
+}
+
+func boardOf(t *testing.T, folder, self string) *board {
+	pod := Pod{UID: "u", Containers: []Peer{{Name: "a", Role: roleMain}, {Name: "b", Role: roleMain}}, PeerWait: 1}
+	made, err := newBoard(&Payload{Folder: folder, Key: []byte("key"), Pod: pod}, self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+func TestALockSaysWhoIsNoMore(t *testing.T) {
+	folder := t.TempDir()
+	a, b := boardOf(t, folder, "a"), boardOf(t, folder, "")
+	if err := a.publish(State{State: running}); err != nil {
+		t.Fatal(err)
+	}
+	isLost := func() bool {
+		b.look()
+		b.look()
+		return b.lost["a"]
+	}
+	path := a.lockPath("a")
+	// Who may only read the file can lock it for reading alone: neither life nor a second helper.
+	stranger, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	own := syscall.Flock_t{Type: syscall.F_WRLCK}
+	if err := syscall.FcntlFlock(stranger.Fd(), ofdSet, &own); err == nil {
+		t.Error("a reader has the lock of a writer")
+	}
+	if isLost() {
+		t.Error("it lives")
+	}
+	// Another file in the place of its lock says nothing of it.
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, path, "")
+	if isLost() {
+		t.Error("a file that was put there took its life")
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	a.lock.Close()
+	own = syscall.Flock_t{Type: syscall.F_RDLCK}
+	if err := syscall.FcntlFlock(stranger.Fd(), ofdSet, &own); err != nil {
+		t.Fatal(err)
+	}
+	if !isLost() {
+		t.Error("a reader's lock is not its life")
+	}
+}
+
+func TestNothingOnTheBoardKeepsItsReaderWaiting(t *testing.T) {
+	folder := t.TempDir()
+	if err := openBoard(folder); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", ".a.lock", ".b.lock", stopFile} {
+		path := filepath.Join(stateFolder(folder), name)
+		if err := syscall.Mkfifo(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		// Its writer never writes.
+		held, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+	}
+	done := make(chan struct{})
+	watcher := boardOf(t, folder, "")
+	go func() {
+		watcher.look()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("it waits")
+	}
+	if watcher.seen["a"].Sequence != 0 || watcher.stop != nil {
+		t.Error(watcher.seen, watcher.stop)
+	}
+	_, err := newBoard(watcher.payload, "b")
+	if err == nil || codeOf(err) != exitHelper || !strings.Contains(err.Error(), "not a file") {
+		t.Error(err)
+	}
+}
+
+func TestAnOrderToEndShortensThePatience(t *testing.T) {
+	made := &watcher{board: boardOf(t, t.TempDir(), ""), began: 100}
+	made.pod = &made.board.payload.Pod
+	made.pod.PeerWait = 600
+	made.board.seen["a"] = State{Name: "a", State: ended, Sequence: 2, Final: true, Exit: &Exit{FinishedAt: 110}}
+	made.board.stop = &stop{At: 120, KillAt: 150}
+	var next float64
+	if made.isOver(121, &next) || next != 120+afterwards {
+		t.Error("one that comes now may still say so", next)
+	}
+	if !made.isOver(120+afterwards, &next) {
+		t.Error("who has not come by then will not begin")
+	}
+	made.board.stop = nil
+	if made.isOver(120+afterwards, &next) {
+		t.Error("nobody has ordered an end")
 	}
 }
 

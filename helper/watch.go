@@ -121,12 +121,17 @@ func (w *watcher) isOver(at float64, next *float64) bool {
 	if w.pod.HardStop != nil {
 		w.until(w.began + *w.pod.HardStop + w.pod.Grace + leastGrace + afterwards)
 	}
-	patience := at < w.began+w.pod.PeerWait
-	if patience {
-		*next = w.began + w.pod.PeerWait
+	// One that comes after an order to end sees that first, and starts nothing.
+	patience := w.began + w.pod.PeerWait
+	if stop := w.board.stop; stop != nil {
+		patience = min(patience, stop.At+afterwards)
+	}
+	isPatient := at < patience
+	if isPatient {
+		*next = patience
 	}
 	failed := w.board.failedInit() != ""
-	over := w.board.mainsOver(at, patience)
+	over := w.board.mainsOver(at, isPatient)
 	if failed || over != nil {
 		from := at
 		if over != nil {
@@ -141,7 +146,7 @@ func (w *watcher) isOver(at float64, next *float64) bool {
 		*next = min(*next, *w.bound)
 	}
 	for _, one := range w.pod.Containers {
-		if !w.board.isOver(one.Name, patience) {
+		if !w.board.isOver(one.Name, isPatient) {
 			return false
 		}
 	}

@@ -29,7 +29,7 @@ from bridge.helper.hosted import Hosted
 from bridge.helper.hosting import SLACK, Door, Hosting, names
 from bridge.helper.need import lost, wraps
 from bridge.helper.program import machine_of, program
-from bridge.helper.wrap import Process, bare, wrap
+from bridge.helper.wrap import Process, bare, places, wrap
 from bridge.registry import RegistryClient
 from bridge.workload import Files, Identity, Observed, Workload
 
@@ -127,7 +127,8 @@ class Deprived(Hosted):
     def check(self, workload: Workload) -> Sequence[Violation]:
         """What cannot be done of it here."""
         wrong = [*self._engine.check(workload), *names(workload)]
-        return wrong if self._wraps(workload) else [*wrong, *lost(workload)]
+        more = places(workload) if self._wraps(workload) else lost(workload)
+        return [*wrong, *more]
 
     def _wraps(self, workload: Workload) -> bool:
         return wraps(workload, self._options.helper)

@@ -11,6 +11,7 @@ from adapters.fargate.security import ADDABLE
 from bridge.errors import Violation
 from bridge.helper import need
 from bridge.helper.hosting import names
+from bridge.helper.wrap import places
 from bridge.workload import Claim, Container, EmptyDir, HelperUse, Role, Workload
 
 CONTAINERS = 10
@@ -68,7 +69,9 @@ def check(workload: Workload, options: Options) -> Sequence[Violation]:
         found += [Violation(one.field, f"{one.message}; {words}") for one in beyond(workload)]
         if not found:
             found.append(Violation("", words))
-    if not wrapped:
+    if wrapped:
+        found += places(workload)
+    else:
         found += [*need.lost(workload, _GIFTS), *beyond(workload)]
     return found
 

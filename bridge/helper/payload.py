@@ -39,8 +39,10 @@ PIECE = 24 * 1024
 """Characters of a piece: an environment file of ECS may have lines of 32 KiB."""
 LARGEST = 16 * 1024 * 1024
 """Bytes of JSON that the helper takes."""
-FOLDER = "/podbridge"
-"""Where all of a pod's containers have the volume that its helpers share."""
+PROGRAM_FOLDER = "/podbridge"
+"""Where containers have the volume with the helper's program: only `install` writes to it."""
+FOLDER = "/podbridge-board"
+"""Where all of a pod's containers have the volume by which its helpers tell one another."""
 PEER_WAIT = 600.0
 """Seconds that a container waits for another's helper to begin: a large image takes minutes."""
 
@@ -84,6 +86,9 @@ class Settings:
 
     key: bytes = field(repr=False)
     folder: str = FOLDER
+    """The board's."""
+    program: str = PROGRAM_FOLDER
+    """The helper's program's."""
     peer_wait: float = PEER_WAIT
     barrier: bool = True
     """Containers wait for one another before they end; False where the backend orders them."""
@@ -121,8 +126,8 @@ def tree(volume: Files, root: str, sub_path: str = "", *, fs_group: int | None =
 
 
 def install_payload(workload: Workload, settings: Settings, trees: Sequence[Tree] = ()) -> Json:
-    """For `install`: the files of the pod's shared volumes."""
-    return _payload("install", workload, settings, trees)
+    """For `install`: the files of the pod's shared volumes, and where its program is to be."""
+    return _payload("install", workload, settings, trees) | {"program": settings.program}
 
 
 def watch_payload(workload: Workload, settings: Settings) -> Json:

@@ -6,11 +6,15 @@ they share, one container that runs before all others, and one that ends last. P
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from posixpath import normpath
 
 from bridge.errors import Invalid, Violation
 from bridge.helper.payload import (
+    FOLDER,
+    PROGRAM_FOLDER,
     Settings,
     Tree,
     encode,
@@ -37,8 +41,10 @@ WATCH = "podbridge-watch"
 """The essential one: with it the pod is over."""
 OURS = "podbridge-"
 """How the names of containers and volumes begin that the helper adds."""
-SHARED = "podbridge-helper"
-"""The volume that has the program and the board."""
+BINARY = "podbridge-helper"
+"""The volume that has the program; only `install` writes to it."""
+BOARD = "podbridge-board"
+"""The volume by which the helpers of a pod tell one another; each of them writes to it."""
 VOLUMES = "/podbridge-volumes"
 """Where `install` and `watch` have the pod's volumes, each by its name."""
 PROGRAM = "/helper"
@@ -92,6 +98,25 @@ def bare(workload: Workload) -> Workload:
     return replace(workload, containers=tuple(containers), restart_policy=RestartPolicy.NEVER)
 
 
+def places(workload: Workload) -> Sequence[Violation]:
+    """Mounts in the way of the helper's own: at its folders, below or above them."""
+    own = (PROGRAM_FOLDER, FOLDER)
+    words = f"allowed: any path but {own[0]} and {own[1]}, which are the helper's, and below them"
+    return [
+        Violation(f"{path}.volumeMounts[{index}].mountPath", f'found "{mount.path}"; {words}')
+        for path, one in workload.paths()
+        for index, mount in enumerate(one.mounts)
+        if any(_overlap(mount.path, folder) for folder in own)
+    ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two absolute paths is the other, or leads into it."""
+    # Two slashes at the beginning mean nothing to Linux, and something to POSIX.
+    mine, own = PurePosixPath(normpath(f"/{one.lstrip('/')}")), PurePosixPath(other)
+    return mine.is_relative_to(own) or own.is_relative_to(mine)
+
+
 class _Wrapping:
     def __init__(
         self, workload: Workload, images: Mapping[str, Process], settings: Settings, image: str
@@ -117,7 +142,9 @@ class _Wrapping:
         for volume in self._files.values():
             self._add(volume.name, volume)
         wrapped = [self._run(one) for one in self._workload.containers]
-        folders = [EmptyDir(name, memory=name in self._secret) for name in (*self._trees, SHARED)]
+        folders = [
+            EmptyDir(name, memory=name in self._secret) for name in (*self._trees, BINARY, BOARD)
+        ]
         kept = [one for one in self._workload.volumes if not isinstance(one, Files)]
         return replace(
             self._workload,
@@ -145,13 +172,15 @@ class _Wrapping:
         else:
             payload = watch_payload(self._workload, self._settings)
         places = [Mount(one, f"{VOLUMES}/{one}") for one in names]
+        if verb == "install":
+            places.append(Mount(BINARY, self._settings.program))
         return Container(
             name=name,
             role=role,
             image=self._image,
             command=(PROGRAM, verb),
             env=_variables(payload),
-            mounts=(*places, Mount(SHARED, self._settings.folder)),
+            mounts=(*places, Mount(BOARD, self._settings.folder)),
             restart_policy=RestartPolicy.NEVER,
             security=Security(read_only_root=True, no_new_privileges=True),
             image_pull_policy="Never",
@@ -172,14 +201,16 @@ class _Wrapping:
         mounts, trees = [], []
         for mount in container.mounts:
             volume = self._files.get(mount.volume)
-            if volume is None or not mount.sub_path:
+            if volume is None:
                 mounts.append(mount)
+            elif not mount.sub_path:
+                mounts.append(_only_read(mount, container))
             elif any(one.path == mount.sub_path for one in volume.files):
                 trees.append(tree(volume, mount.path, mount.sub_path, fs_group=self._group))
             else:
                 name = f"{OURS}part-{len(self._trees)}"
                 self._add(name, volume, mount.sub_path)
-                mounts.append(replace(mount, volume=name, sub_path=""))
+                mounts.append(_only_read(replace(mount, volume=name, sub_path=""), container))
         whole = replace(
             container,
             command=command_of(container, image),
@@ -197,9 +228,13 @@ class _Wrapping:
             name=container.name,
             role=Role.MAIN,
             image=container.image,
-            command=(f"{self._settings.folder}{PROGRAM}", "run"),
+            command=(f"{self._settings.program}{PROGRAM}", "run"),
             env=_variables(payload),
-            mounts=(*mounts, Mount(SHARED, self._settings.folder)),
+            mounts=(
+                *mounts,
+                Mount(BINARY, self._settings.program, read_only=True),
+                Mount(BOARD, self._settings.folder),
+            ),
             resources=container.resources,
             restart_policy=RestartPolicy.NEVER,
             security=container.security,
@@ -208,6 +243,14 @@ class _Wrapping:
             termination_message_path="",
             stop_signal="SIGTERM",
         )
+
+
+def _only_read(mount: Mount, container: Container) -> Mount:
+    """A mount of a filled volume, which no container writes to in Kubernetes. Where another mount
+    lies in it the engine has to make that one's place there."""
+    inside = f"{mount.path.rstrip('/')}/"
+    holds = any(one.path.startswith(inside) for one in container.mounts if one.path != mount.path)
+    return replace(mount, read_only=mount.read_only or not holds)
 
 
 def _variables(payload: dict[str, object]) -> tuple[EnvVar, ...]:

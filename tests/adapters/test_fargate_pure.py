@@ -250,6 +250,24 @@ def test_the_helper_is_around_the_pod() -> None:
     assert {"name": "work", "host": {}} in made["volumes"]
 
 
+def test_only_the_first_container_writes_the_helpers_program() -> None:
+    pod = workload(container("true", name="first", role=Role.INIT), container("true"))
+    made = helped(pod).definition
+    mounts = {
+        one["name"]: {m["sourceVolume"]: (m["containerPath"], m["readOnly"]) for m in points}
+        for one in made["containerDefinitions"]
+        if (points := one["mountPoints"])
+    }
+    board = {"podbridge-board": ("/podbridge-board", False)}
+    own = {"podbridge-helper": ("/podbridge", True)}
+    assert mounts == {
+        "podbridge-install": {**board, "podbridge-helper": ("/podbridge", False)},
+        "first": {**board, **own},
+        "main": {**board, **own},
+        "podbridge-watch": board,
+    }
+
+
 def test_payload_lines_are_short_enough() -> None:
     files = Files("big", (File("f", bytes(range(256)) * 4096),), "1")
     pod = workload(container("true", mounts=[Mount("big", "/big")]), volumes=[files])

@@ -55,12 +55,15 @@ def workload(*containers: Container, **more: Any) -> Workload:
 
 
 class Pod:
-    """A pod's helpers as processes. Its folder is what a shared volume would be."""
+    """A pod's helpers as processes. Its folder is what the board's volume would be, `bin` what the
+    program's."""
 
     def __init__(self, program: Path, folder: Path, workload: Workload, **settings: Any) -> None:
         self.program, self.workload = program, workload
         self.folder = folder / "podbridge"
-        settings = {"address": "127.0.0.1", "peer_wait": 20.0, **settings}
+        self.bin = folder / "bin"
+        self.bin.mkdir(parents=True, exist_ok=True)
+        settings = {"program": str(self.bin), "address": "127.0.0.1", "peer_wait": 20.0, **settings}
         self.settings = Settings(KEY, str(self.folder), **settings)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -14,6 +14,8 @@ import pytest
 from helper_kit import IDENTITY, KEY, workload
 
 from bridge.helper.payload import (
+    FOLDER,
+    PROGRAM_FOLDER,
     Settings,
     encode,
     install_payload,
@@ -31,9 +33,8 @@ pytestmark = [
         reason="needs root, podman and busybox",
     ),
 ]
-SHARED = "/podbridge"
 RUNTIME = ["--runtime", "runc"] if shutil.which("runc") else []
-SETTINGS = Settings(KEY, SHARED, peer_wait=20.0, barrier=False)
+SETTINGS = Settings(KEY, peer_wait=20.0, barrier=False)
 
 Contain = Callable[..., tuple[int, bytes, bytes]]
 
@@ -41,8 +42,9 @@ Contain = Callable[..., tuple[int, bytes, bytes]]
 @pytest.fixture
 def contain(program: Path, tmp_path: Path) -> Iterator[Contain]:
     """Runs one container over `<tmp>/<image>`; its code and both streams."""
-    shared = tmp_path / "shared"
-    shared.mkdir()
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    for one in (shared, own):
+        one.mkdir()
     scratch, image = tmp_path / "scratch", tmp_path / "image"
     for one in (scratch, image):
         for below in ("", "proc", "dev", "sys", "etc", "run", "tmp", "podbridge", "bin"):
@@ -72,7 +74,9 @@ def contain(program: Path, tmp_path: Path) -> Iterator[Contain]:
             "--log-driver=none",
         ]
         words += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
-        words += ["--env-file", str(env), "-v", f"{shared}:{SHARED}", "-e", "PATH=/bin", *options]
+        words += ["--env-file", str(env), "-v", f"{shared}:{FOLDER}", "-e", "PATH=/bin", *options]
+        mode = "rw" if command[1:] == ["install"] else "ro"
+        words += ["-v", f"{own}:{PROGRAM_FOLDER}:{mode}"]
         done = subprocess.run(
             [*words, "--rootfs", str(tmp_path / folder), *command],
             # Podman's monitor notes an OOM kill in the folder that it is started in.
@@ -106,13 +110,13 @@ def test_install_watch_and_run_in_containers(contain: Contain, tmp_path: Path) -
     """
     one = shell("m", script, security=Security(run_as_user=7, supplemental_groups=(10,)))
     pod = workload(one)
-    volume = tree(Files("v", (File("file", b"content\n", 0o440),)), f"{SHARED}/v", fs_group=10)
+    volume = tree(Files("v", (File("file", b"content\n", 0o440),)), f"{FOLDER}/v", fs_group=10)
     assert (
         contain("scratch", install_payload(pod, SETTINGS, [volume]), ["/helper", "install"])[0] == 0
     )
-    assert (tmp_path / "shared" / "helper").exists()
+    assert (tmp_path / "own" / "helper").exists()
     code, out, err = contain(
-        "image", run_payload(pod, "m", SETTINGS), [f"{SHARED}/helper", "run"],
+        "image", run_payload(pod, "m", SETTINGS), [f"{PROGRAM_FOLDER}/helper", "run"],
         "-v", f"{tmp_path}/shared/v:/config:ro",
     )  # fmt: skip
     assert code == 3, err
@@ -132,9 +136,9 @@ def test_a_kill_for_want_of_memory_is_told(contain: Contain) -> None:
     pod = workload(shell("m", "x=xxxxxxxx; while :; do x=$x$x; done"))
     contain("scratch", install_payload(pod, SETTINGS), ["/helper", "install"])
     options = ["--memory", "48m", "--memory-swap", "48m"]
-    settings = Settings(KEY, SHARED, barrier=False, record=True)
+    settings = Settings(KEY, barrier=False, record=True)
     code, out, err = contain(
-        "image", run_payload(pod, "m", settings), [f"{SHARED}/helper", "run"], *options
+        "image", run_payload(pod, "m", settings), [f"{PROGRAM_FOLDER}/helper", "run"], *options
     )
     assert code == 137, err
     end = read(out, KEY, IDENTITY).containers[0].state
@@ -145,9 +149,9 @@ def test_a_kill_for_want_of_memory_is_told(contain: Contain) -> None:
 def test_a_read_only_image_and_a_user_who_is_not_root(contain: Contain) -> None:
     pod = workload(shell("m", "echo fine; busybox id -u; exit 4", working_dir="/"))
     contain("scratch", install_payload(pod, SETTINGS), ["/helper", "install"])
-    settings = Settings(KEY, SHARED, barrier=False, record=True)
+    settings = Settings(KEY, barrier=False, record=True)
     code, out, err = contain(
-        "image", run_payload(pod, "m", settings), [f"{SHARED}/helper", "run"],
+        "image", run_payload(pod, "m", settings), [f"{PROGRAM_FOLDER}/helper", "run"],
         "--read-only", "--user", "1234:1234",
     )  # fmt: skip
     assert code == 4, err

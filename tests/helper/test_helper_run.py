@@ -52,7 +52,7 @@ def test_a_pod_from_its_payload_to_its_record(make: Make, tmp_path: Path) -> Non
     root = tmp_path / "volume"
     pod = make(container("m", f"cat {root}/a/b.txt; echo; echo err >&2; exit 7"))
     pod.install(tree(volume, str(root)))
-    assert os.access(pod.folder / "helper", os.X_OK)
+    assert os.access(pod.bin / "helper", os.X_OK)
     pod.all()
     state = pod.states()["m"]
     end = state.state
@@ -201,7 +201,7 @@ def test_a_helper_that_is_not_root_cannot_change_the_user(make: Make, tmp_path: 
     pod.install()
     assert (shared / "state").stat().st_mode & 0o7777 == 0o1777
     # What was built is in a folder of this user only.
-    pod.program = shared / "helper"
+    pod.program = pod.bin / "helper"
     for name in ("m", "n"):
         pod.run(name, user=NOBODY, group=NOBODY, extra_groups=[])
     pod.watch()

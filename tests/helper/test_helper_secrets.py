@@ -40,7 +40,7 @@ def installed(pod: Pod, folder: Path) -> None:
     for one in (folder, *list(folder.parents)[:3]):
         one.chmod(0o755)
     pod.install()
-    pod.program = pod.folder / "helper"
+    pod.program = pod.bin / "helper"
 
 
 @as_root
@@ -98,7 +98,7 @@ def test_nothing_in_the_shared_folder_is_secret(make: Make, tmp_path: Path) -> N
     pod.install()
     pod.all()
     pod.end()
-    found = [path for path in pod.folder.rglob("*") if path.is_file() and path.name != "helper"]
+    found = [path for path in pod.folder.rglob("*") if path.is_file()]
     assert len(found) >= 2
     for path in found:
         content = path.read_bytes()
@@ -127,11 +127,15 @@ def test_its_own_tests_pass() -> None:
 @as_root
 def test_nobody_puts_something_else_in_the_helpers_place(make: Make, tmp_path: Path) -> None:
     """Also where the folder was open to all, as an empty volume is."""
-    script = f"cd {tmp_path}/podbridge && mv helper other; mv state gone; touch new; ls"
+    script = (
+        f"cd {tmp_path}; for one in bin podbridge; do (cd $one; mv * gone; touch new; ls); done"
+    )
     pod = make(container("m", script))
     pod.folder.mkdir(exist_ok=True)
-    pod.folder.chmod(0o777)
+    for one in (pod.folder, pod.bin):
+        one.chmod(0o777)
     installed(pod, tmp_path)
-    assert pod.folder.stat().st_mode & 0o7777 == 0o755
+    for one in (pod.folder, pod.bin):
+        assert one.stat().st_mode & 0o7777 == 0o755
     pod.run("m", user=NOBODY, group=NOBODY, extra_groups=[])
     assert lines_of(pod, "m") == ["helper", "state"]

@@ -19,7 +19,15 @@ from support.channels import drained, reads, soon
 from tunnel_kit import listening, settings
 
 from bridge.adapter import Channel, Size
-from bridge.helper.payload import Settings, Tree, encode, install_payload, run_payload
+from bridge.helper.payload import (
+    FOLDER,
+    PROGRAM_FOLDER,
+    Settings,
+    Tree,
+    encode,
+    install_payload,
+    run_payload,
+)
 from bridge.helper.tunnel import Tunnels
 from bridge.workload import Container, RestartPolicy, Role
 
@@ -59,21 +67,21 @@ def name() -> Iterator[str]:
 async def running(
     tunnels: Tunnels, address: str, program: Path, image: Path, name: str
 ) -> AsyncIterator[Process]:
-    shared, config = image.parent / "shared", image.parent / "config"
-    for one in (shared, config):
+    board, own, config = (image.parent / name for name in ("board", "bin", "config"))
+    for one in (board, own, config):
         one.mkdir()
     config.chmod(0o777)
     main = Container(
         "m", Role.MAIN, "i", command=("/bin/sh", "-c", "exec sleep 1000"), working_dir="/",
         restart_policy=RestartPolicy.NEVER,
     )  # fmt: skip
-    made = Settings(KEY, str(shared), barrier=False, tunnel=settings(address))
+    made = Settings(KEY, str(board), str(own), barrier=False, tunnel=settings(address))
     pod = workload(main)
     installing = await asyncio.create_subprocess_exec(
         program, "install", env=dict(encode(install_payload(pod, made)))
     )
     assert await asyncio.wait_for(installing.wait(), PATIENCE) == 0
-    made = Settings(KEY, "/podbridge", barrier=False, tunnel=made.tunnel)
+    made = Settings(KEY, barrier=False, tunnel=made.tunnel)
     env = image.parent / "env"
     text = "".join(f"{key}={value}\n" for key, value in encode(run_payload(pod, "m", made)).items())
     env.write_text(text)
@@ -81,8 +89,8 @@ async def running(
         "podman", *RUNTIME, "run", "--rm", "--name", name, "--network", "host", "--read-only",
         "--log-driver=none", "--user", f"{USER}:{USER}", "--env-file", str(env),
         "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
-        "-v", f"{shared}:/podbridge", "-v", f"{config}:/config", "-e", "PATH=/bin",
-        "--rootfs", str(image), "/podbridge/helper", "run",
+        "-v", f"{board}:{FOLDER}", "-v", f"{own}:{PROGRAM_FOLDER}:ro", "-v", f"{config}:/config",
+        "-e", "PATH=/bin", "--rootfs", str(image), f"{PROGRAM_FOLDER}/helper", "run",
         cwd=image.parent, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
 
