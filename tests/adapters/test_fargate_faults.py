@@ -252,6 +252,39 @@ async def test_a_provider_that_dies_while_it_launches(bench: FargateBench, tmp_p
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 
+@pytest.mark.parametrize("use", [HelperUse.NEVER, HelperUse.ALWAYS])
+async def test_a_task_that_was_asked_for_by_another_configuration(
+    bench: FargateBench, tmp_path: Path, use: HelperUse
+) -> None:
+    """The same token in other words is refused, and the refusal names the task, which has stopped:
+    no list by `startedBy` has it."""
+    first = await bench.adapter(helper=use)
+    await bench.cloud.fault("lost", action="RunTask", times=1)
+    pod = once(tmp_path / "ran", 3)
+    await first.run(pod)
+
+    async def has_stopped() -> bool:
+        tasks = (await first._tasks.describe(sorted(await first._tasks.all()))).values()
+        return [one["lastStatus"] for one in tasks] == ["STOPPED"]
+
+    await soon(has_stopped)
+    await first.close()
+    before = await calls(bench, "ecs:RunTask")
+    again = await bench.adapter(helper=use, tags={"team": "other"})
+    await again.run(pod)
+
+    async def is_found() -> bool:
+        known = again._pods.of(pod.identity)
+        return known is not None and known.task is not None
+
+    await soon(is_found)
+    assert (await exit_of(again, pod.identity)).code == 3
+    assert await calls(bench, "ecs:RunTask") == before + 1
+    errors = (await bench.cloud.ledger())["calls"]["errors"]
+    assert errors["ecs:RunTask ConflictException"] == 1
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
 async def test_throttles_that_the_sdk_does_not_know(bench: FargateBench) -> None:
     adapter = await bench.adapter()
     for action, flavour in (
