@@ -132,7 +132,7 @@ async def test_an_event_that_comes_while_its_order_is_being_read(
         listing = asyncio.create_task(again.list())
         await was_read.wait()
     mark = names.mark(pod.identity.key)
-    await again._watch.heard(mark, kept.order.nonce, told(task))
+    await again._ends.heard(mark, kept.order.nonce, told(task))
     may_go_on.set()
     await listing
     assert (await exit_of(again, pod.identity)).code == 7
@@ -168,7 +168,7 @@ async def test_the_event_of_an_end_may_come_twice_and_late(
     mark, nonce = names.mark(pod.identity.key), before.order.nonce
     (task,) = (await adapter._tasks.describe([arn])).values()
     detail = {**told(task), "lastStatus": "STOPPED"}
-    await asyncio.gather(*(adapter._watch.heard(mark, nonce, detail) for _ in range(3)))
+    await asyncio.gather(*(adapter._ends.heard(mark, nonce, detail) for _ in range(3)))
     kept = await adapter._store.read(mark)
     assert kept is not None
     assert kept.order.end is not None
@@ -176,7 +176,7 @@ async def test_the_event_of_an_end_may_come_twice_and_late(
     assert known is not None
     assert known.kept == kept
     await adapter.delete(pod.identity)
-    await adapter._watch.heard(mark, nonce, detail)
+    await adapter._ends.heard(mark, nonce, detail)
     assert await adapter._store.read(mark) is None
 
 
