@@ -13,6 +13,7 @@ import math
 import subprocess
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,19 @@ from bench_kit import (
     until_serving,
 )
 
+from bridge.provider.backend import LIST_EVERY
 from bridge.rpc.client import RemoteProvider
 
 PODS = 1000
+UNHEARD = 200
+"""Pods whose ends no event tells of."""
 MANY = 5000
 BURST, A_SECOND = 20, 20
 """RunTask's documented bucket, which nothing can go beyond."""
+READS_A_SECOND = 20
+"""DescribeTasks and ListTasks together, by AWS's documentation."""
+SEARCHED_EVERY = 300.0
+"""Seconds: the option `discover` as it is by default."""
 QUIET_FOR = 60.0
 """Seconds: six passes over what is known."""
 _SHORT, _LONG = ("sleep", "5"), ("sleep", "86400")
@@ -49,7 +57,7 @@ class Account:
     endpoint: str
     provider: RemoteProvider
     process: subprocess.Popen[bytes]
-    cluster: str
+    options: Mapping[str, Any]
 
     def ledger(self) -> dict[str, Any]:
         """The simulator's own account of all calls."""
@@ -69,33 +77,39 @@ class Account:
             "ecs", endpoint_url=self.endpoint
         )
         pages = [
-            ecs.get_paginator("list_tasks").paginate(cluster=self.cluster, desiredStatus=status)
+            ecs.get_paginator("list_tasks").paginate(
+                cluster=self.options["cluster"], desiredStatus=status
+            )
             for status in ("RUNNING", "STOPPED")
         ]
         arns = [arn for page in pages for one in page for arn in one["taskArns"]]
         found = []
         for at in range(0, len(arns), 100):
             some = arns[at : at + 100]
-            answer = ecs.describe_tasks(cluster=self.cluster, tasks=some, include=["TAGS"])
+            answer = ecs.describe_tasks(
+                cluster=self.options["cluster"], tasks=some, include=["TAGS"]
+            )
             found += answer["tasks"]
         ecs.close()
         return found
 
 
 def fargate(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
-    """A thousand pods of one Job, and five thousand that run quietly."""
+    """A thousand pods of one Job, some of whose ends nobody tells, and five thousand that run
+    quietly."""
     try:
         import boto3  # noqa: F401, PLC0415 - only whether it is there
     except ModuleNotFoundError:
         raise NotHere("boto3 is not installed: install podbridge with its extra aws") from None
     yield from _thousand(environment, home)
+    yield from _unheard(environment, home)
     yield from _quiet(environment, home)
 
 
 def _thousand(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     (place := home / "fargate").mkdir()
     with _account(environment, place, PODS) as account:
-        delays = in_loop(_run_all(account))
+        delays = in_loop(_run_all(account, PODS))
         tasks = account.tasks()
         created = sorted(one["createdAt"].timestamp() for one in tasks)
         ledger = account.ledger()["calls"]
@@ -110,13 +124,26 @@ def _thousand(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     writes = ("RunTask", "StopTask", "RegisterTaskDefinition", "TagResource")
     each = sum(count.get(f"ecs:{name}", 0) for name in writes) / PODS
     yield Figure("  ECS writes a pod", each, "", 1.05)
+    yield from _ends("stopped container to the pod's end", delays, 2)
+
+
+def _unheard(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
+    """Without events and without helpers only the next list tells of an end."""
+    (place := home / "fargate-unheard").mkdir()
+    with _account(environment, place, UNHEARD, queue_url="") as account:
+        delays = in_loop(_run_all(account, UNHEARD))
+    yield from _ends("the same without events and tunnel", delays, LIST_EVERY + 2)
+
+
+def _ends(name: str, delays: list[float], target: float) -> Iterator[Figure]:
     ordered = sorted(delays)
-    yield Figure("  stopped container to the pod's end, p50", ordered[len(ordered) // 2], "s")
+    note = f"{len(ordered)} pods"
+    yield Figure(f"  {name}, p50", ordered[len(ordered) // 2], "s")
     at = max(0, math.ceil(len(ordered) * 0.99) - 1)
-    yield Figure("  stopped container to the pod's end, p99", ordered[at], "s", 2)
+    yield Figure(f"  {name}, p99", ordered[at], "s", target, note=note)
 
 
-async def _run_all(account: Account) -> list[float]:
+async def _run_all(account: Account, number: int) -> list[float]:
     """Runs all pods to their end; seconds from each one's last container to the end being told."""
     pods = Pods(account.provider)
     ends: dict[str, float] = {}
@@ -131,7 +158,7 @@ async def _run_all(account: Account) -> list[float]:
         await until_serving(account.provider, pods.cluster)
         # The first end while others are still on their way in.
         await asyncio.gather(
-            pods.start(PODS, "example/image", _SHORT), pods.until(over, number=PODS)
+            pods.start(number, "example/image", _SHORT), pods.until(over, number=number)
         )
     stopped = {
         _uid(one): one["executionStoppedAt"].timestamp()
@@ -150,9 +177,18 @@ def _quiet(environment: Mapping[str, str], home: Path) -> Iterator[Figure]:
     (place := home / "fargate-quiet").mkdir()
     with _account(environment, place, MANY) as account:
         share, size, described = in_loop(_rest(account))
+        first, later = in_loop(_searches(account))
     yield Figure(f"provider with {MANY} running tasks, quiet", share, "% of a core", 10)
     yield Figure("  its memory", size / 1e6, "MB", 250)
-    yield Figure("  DescribeTasks a minute", described * 60 / QUIET_FOR, "")
+    described = described * 60 / QUIET_FOR
+    yield Figure("  DescribeTasks a minute", described, "")
+    yield Figure("  ListTasks for a search for all tasks", later["ListTasks"], "")
+    reads = first["ListTasks"] + first["DescribeTasks"]
+    note = f"{first['GetObject']} orders are read as well"
+    yield Figure("  the same and DescribeTasks, of who knows none", reads, "", note=note)
+    reads = described + later["ListTasks"] * 60 / SEARCHED_EVERY
+    note = f"AWS gives {60 * READS_A_SECOND}"
+    yield Figure("  tokens for reads of tasks a minute", reads, "", note=note)
 
 
 async def _rest(account: Account) -> tuple[float, float, int]:
@@ -167,9 +203,36 @@ async def _rest(account: Account) -> tuple[float, float, int]:
     return 100 * spent / QUIET_FOR, memory(account.process.pid), described
 
 
+async def _searches(account: Account) -> tuple[Counter[str], Counter[str]]:
+    """The calls that it takes to find all tasks: for who knows none, and for who knows them all. It
+    is done by somebody who only looks."""
+    from adapters.fargate import Adapter, Options  # noqa: PLC0415 - heavy
+
+    adapter = Adapter("fargate", Options(**account.options))
+    calls: Counter[str] = Counter()
+
+    def count(model: Any, **_: Any) -> None:
+        calls[model.name] += 1
+
+    adapter._clients.prepare = lambda session: session.events.register("before-call", count)
+    adapter.only_look()
+    await adapter.open()
+    try:
+        found = await adapter.list()
+        if len(found) < MANY:
+            raise RuntimeError(f"{len(found)} of {MANY} pods were found")
+        first = calls.copy()
+        await adapter._discovery.discover(now=True)
+        return first, calls - first
+    finally:
+        await adapter.close()
+
+
 @contextlib.contextmanager
-def _account(environment: Mapping[str, str], place: Path, pods: int) -> Iterator[Account]:
-    """An account with AWS's documented buckets, and room for so many pods."""
+def _account(
+    environment: Mapping[str, str], place: Path, pods: int, **more: Any
+) -> Iterator[Account]:
+    """An account with AWS's documented buckets, and room for so many pods. `more`: options."""
     scenario = place / "scenario.yaml"
     # A subnet has 251 addresses where none is named.
     subnets = dict.fromkeys(("subnet-0123456789abcdef0", "subnet-0123456789abcdef1"), 2 * MANY)
@@ -181,7 +244,7 @@ def _account(environment: Mapping[str, str], place: Path, pods: int) -> Iterator
         serving([*simulate, "-o", "json"], environment, out=out),
     ):
         endpoint = _endpoint(said)
-        options = in_loop(_furnished(endpoint, place))
+        options = in_loop(_furnished(endpoint, place)) | more
         backend = {"name": "fargate", "type": "fargate", "max_pods": pods, **options}
         config = place / "podbridge.yaml"
         config.write_text(json.dumps({"apiVersion": "podbridge.io/v1", "backends": [backend]}))
@@ -190,7 +253,7 @@ def _account(environment: Mapping[str, str], place: Path, pods: int) -> Iterator
         with serving(command, environment) as process:
             provider = RemoteProvider(address)
             try:
-                yield Account(endpoint, provider, process, str(options["cluster"]))
+                yield Account(endpoint, provider, process, options)
             finally:
                 in_loop(provider.close())
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.fargate.bucket import LOOKS
 from adapters.fargate.options import Options
 
 
@@ -121,6 +122,24 @@ def execution(options: Options, region: str) -> Iterator[Grant]:
     yield Grant(("secretsmanager:GetSecretValue",), (arns.logins,))
     if options.kms_key.startswith("arn:"):
         yield Grant(("kms:Decrypt",), (options.kms_key,))
+
+
+def looking(options: Options, region: str) -> Mapping[str, Grant]:
+    """What `backends --verify` reads besides, by what it looks at."""
+    arns = Arns(options, region)
+    made = {
+        "network": Grant(
+            ("ec2:DescribeSubnets", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroups")
+        ),
+        "execution role": Grant(("iam:GetRole",), (options.execution_role,)),
+        "log group": Grant(("logs:DescribeLogGroups",)),
+        "bucket": Grant(tuple(one.action for one in LOOKS.values()), (arns.bucket,)),
+        "quota": Grant(("servicequotas:GetServiceQuota",)),
+        "permissions": Grant(("iam:SimulatePrincipalPolicy", "iam:GetRole")),
+    }
+    if options.queue_url:
+        made["queue"] = Grant(("sqs:GetQueueAttributes",), (arns.queue,))
+    return made
 
 
 COMMANDS = Grant(

@@ -20,6 +20,9 @@ from adapters.fargate import verify as verification
 from adapters.fargate.clients import FAMILIES, Clients
 from adapters.fargate.command import Commands
 from adapters.fargate.definitions import Definitions
+from adapters.fargate.discovery import Discovery
+from adapters.fargate.due import Due
+from adapters.fargate.ends import Ends
 from adapters.fargate.hints import Hints
 from adapters.fargate.launch import Launcher
 from adapters.fargate.logins import Logins
@@ -28,10 +31,10 @@ from adapters.fargate.names import Json
 from adapters.fargate.options import Options
 from adapters.fargate.order import Made, Order
 from adapters.fargate.pods import Pod, Pods
+from adapters.fargate.poll import Poll
 from adapters.fargate.prepare import Preparation
 from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
-from adapters.fargate.watch import Watch
 from bridge.adapter import Channel, Finding, LogOptions, Quote, Rate, Support
 from bridge.errors import NotFound, Unsupported, Violation
 from bridge.helper import state
@@ -91,20 +94,40 @@ class Adapter(Hosted):
             prepare=self._prepared.order,
             settings=self._run,
             revived=definitions.revived,
-            gives_up=lambda: self._watch.gives_up(),  # noqa: PLW0108 - it is made later
+            gives_up=lambda: self._ends.gives_up(),  # noqa: PLW0108 - it is made later
             clock=self._clients.now,
         )
-        self._watch = Watch(
+        self._due = Due(
             options=options,
             pods=self._pods,
             store=self._store,
             tasks=self._tasks,
             launcher=self._launcher,
-            logins=self._logins,
-            drain=lambda: self._hints.drain(),  # noqa: PLW0108 - it is made later
+            look_at=lambda mark: self._poll.look_at(mark),  # noqa: PLW0108 - it is made later
             clock=self._clients.now,
         )
-        self._hints = Hints(self._clients, options, self._watch)
+        self._poll = Poll(
+            options=options,
+            pods=self._pods,
+            tasks=self._tasks,
+            due=self._due,
+            clock=self._clients.now,
+        )
+        self._ends = Ends(
+            options=options, pods=self._pods, store=self._store, due=self._due, poll=self._poll
+        )
+        self._hints = Hints(self._clients, options, self._poll, self._ends)
+        self._discovery = Discovery(
+            options=options,
+            pods=self._pods,
+            store=self._store,
+            tasks=self._tasks,
+            logins=self._logins,
+            due=self._due,
+            ends=self._ends,
+            drain=self._hints.drain,
+            clock=self._clients.now,
+        )
         self._background: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -120,19 +143,19 @@ class Adapter(Hosted):
         if not any(one.get("status") == "ACTIVE" for one in found["clusters"]):
             raise NotFound(f'there is no ECS cluster "{options.cluster}" in {self._clients.region}')
         self._prepared.region = self._clients.region
-        tunnel = options.tunnel if self._watch.acts else None
+        tunnel = options.tunnel if self._due.acts else None
         door = Door(tunnel.listen, tunnel.port, tunnel.address) if tunnel else None
-        await self._hosting.open(kept, door, acts=self._watch.acts)
-        if not self._watch.acts:
+        await self._hosting.open(kept, door, acts=self._due.acts)
+        if not self._due.acts:
             return
         self._background = [
-            asyncio.create_task(self._watch.run(), name=f"tasks of {self.name}"),
+            asyncio.create_task(self._poll.run(), name=f"tasks of {self.name}"),
             asyncio.create_task(self._hints.run(), name=f"events of {self.name}"),
         ]
 
     def only_look(self) -> None:
         """Launches nothing anew, ends and removes nothing, and leaves events to others."""
-        self._watch.acts = False
+        self._due.acts = False
 
     async def close(self) -> None:
         """Lets go of the connections. What runs goes on running."""
@@ -142,7 +165,7 @@ class Adapter(Hosted):
         await self._commands.close()
         await self._hosting.close()
         await self._launcher.close()
-        await self._watch.close()
+        await self._due.close()
         await self._registry.close()
         await self._clients.close()
 
@@ -188,8 +211,8 @@ class Adapter(Hosted):
 
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of AWS's calls."""
-        await self._watch.refresh()
-        await self._watch.discover(now=self._watch.is_short())
+        await self._poll.refresh()
+        await self._discovery.discover(now=self._discovery.is_short())
         pods = list(self._pods)
         for key in self._hosting.pods() - {pod.identity.key for pod in pods}:
             self._hosting.forget(key)
@@ -225,31 +248,31 @@ class Adapter(Hosted):
         if await self._hosting.stop(identity, max(grace, _AT_ONCE)):
             self._kill_later(pod, grace + SLACK)
         else:
-            await self._watch.end(pod, observe.STOPPED)
+            await self._due.end(pod, observe.STOPPED)
 
     def _kill_later(self, pod: Pod, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         if pod.killing is not None:
             pod.killing.cancel()
-        pod.killing = loop.call_later(seconds, self._watch.kill, pod)
+        pod.killing = loop.call_later(seconds, self._due.kill, pod)
 
     async def delete(self, identity: Identity) -> None:
         """Ends and removes all of it; returns when ECS says that its task has stopped."""
         pod = self._pods.of(identity)
         if pod is None:
-            await self._watch.discover(now=True)
+            await self._discovery.discover(now=True)
             if (pod := self._pods.of(identity)) is None:
                 return
         await self._launcher.end(pod)
         if pod.task is not None and not observe.is_stopped(pod.task) and not pod.missing:
-            await self._watch.end(pod, observe.DELETED)
-            await self._watch.stopped(pod)
+            await self._due.end(pod, observe.DELETED)
+            await self._due.stopped(pod)
         kept = pod.kept.order if pod.kept is not None else None
         logins = {*(kept.logins if kept else pod.logins), *self._logins.of(pod.mark)}
         await self._store.forget_payloads(kept.payloads if kept else pod.payloads)
         if self._logins.is_last(logins, pod.mark):
             # Another provider may have launched somebody who uses them.
-            await self._watch.discover(now=True)
+            await self._discovery.discover(now=True)
         await self._logins.release(logins, pod.mark)
         await self._store.forget_order(pod.mark)
         self._hosting.forget(identity.key)
@@ -262,7 +285,7 @@ class Adapter(Hosted):
         NotFound, Invalid, Unavailable; Unsupported: neither can be."""
         pod = self._pods.of(identity)
         if pod is None and self._options.execute_command:
-            await self._watch.discover(now=True)
+            await self._discovery.discover(now=True)
             pod = self._pods.of(identity)
         order = pod.kept.order if pod is not None and pod.kept is not None else None
         may = self._options.execute_command and order is not None and order.execute_command
@@ -310,7 +333,7 @@ class Adapter(Hosted):
     def tell(self, identity: Identity) -> None:
         """The pod may have changed, and its task with it."""
         if (pod := self._pods.of(identity)) is not None:
-            self._watch.look_at(pod.mark)
+            self._poll.look_at(pod.mark)
             self._pods.tell(pod)
 
     async def tail(self, identity: Identity, container: str, size: int) -> bytes:

@@ -32,9 +32,14 @@ class Inactive(Refused):
 
 
 class Conflict(BridgeError):
-    """There is something of that name or token already, and it is another one."""
+    """There is something of that name or token already, and it is another one. `of`: what AWS says
+    that is, such as the ARNs of the tasks that a token has launched."""
 
     kind = "Conflict"
+
+    def __init__(self, message: str = "", *, of: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.of = tuple(of)
 
 
 def _any(*words: str) -> re.Pattern[str]:
@@ -128,7 +133,9 @@ def _answered(error: sdk.ClientError, action: str, *, changes: bool) -> BridgeEr
     code, message = str(said.get("Code", "")), str(said.get("Message", ""))
     status = (error.response.get("ResponseMetadata") or {}).get("HTTPStatusCode", 0)
     words = f"{action}: {code}: {_short(message)}" if message else f"{action}: {code}"
-    if (found := _CODES.get(code)) is not None:
+    if (found := _CODES.get(code)) is Conflict:
+        return Conflict(words, of=error.response.get("resourceIds") or ())
+    if found is not None:
         return found(words)
     if (found := meant(message)) is not None:
         return found(words)

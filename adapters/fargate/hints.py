@@ -15,9 +15,10 @@ from typing import Any
 
 from adapters.fargate import names
 from adapters.fargate.clients import LONG_POLL, Clients
+from adapters.fargate.ends import Ends
 from adapters.fargate.names import Json
 from adapters.fargate.options import Options
-from adapters.fargate.watch import Watch
+from adapters.fargate.poll import Poll
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +31,11 @@ _DRAIN = 60.0
 class Hints:
     """The reader of one queue."""
 
-    def __init__(self, clients: Clients, options: Options, watch: Watch) -> None:
+    def __init__(self, clients: Clients, options: Options, poll: Poll, ends: Ends) -> None:
         self._clients = clients
         self._options = options
-        self._watch = watch
+        self._poll = poll
+        self._ends = ends
         self._reading = asyncio.Lock()
         """What one reader has in hand, another does not find."""
 
@@ -71,7 +73,7 @@ class Hints:
             MaxNumberOfMessages=10,
             WaitTimeSeconds=wait,
         )
-        self._watch.answered()
+        self._poll.answered()
         messages: list[Json] = answer.get("Messages") or []
         await asyncio.gather(*(self._hand_on(_detail(one)) for one in messages))
         if messages:
@@ -85,7 +87,7 @@ class Hints:
     async def _hand_on(self, detail: Json) -> None:
         mark, nonce = names.mark_of(self._options.owner, str(detail.get("startedBy", "")))
         if mark:
-            await self._watch.heard(mark, nonce, detail)
+            await self._ends.heard(mark, nonce, detail)
 
 
 def _detail(message: Mapping[str, Any]) -> Json:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from adapters.fargate import observe
@@ -264,8 +264,12 @@ class Launcher:
 
     async def _adopt_stopped(self, pod: Pod, order: Order) -> bool:
         """Whether its task ran and has stopped: ListTasks by `startedBy` leaves such ones out."""
+        return await self._adopt_of(pod, order, sorted(await self._tasks.all()))
+
+    async def _adopt_of(self, pod: Pod, order: Order, arns: Sequence[str]) -> bool:
+        """Whether one of these is its task."""
         who = started_by(order, self._owner)
-        for arn, task in (await self._tasks.describe(sorted(await self._tasks.all()))).items():
+        for arn, task in (await self._tasks.describe(arns)).items():
             if task.get("startedBy") == who and task_id(arn) not in order.dead:
                 pod.learn(task)
                 pod.seen = True
@@ -273,13 +277,19 @@ class Launcher:
         return False
 
     async def _ask(self, pod: Pod, order: Order) -> None:
-        """RunTask. OutOfCapacity names the subnet."""
+        """RunTask, or the task of the same token that was asked for in other words. OutOfCapacity
+        names the subnet."""
         subnet = order.subnets[order.subnet % len(order.subnets)]
         pod.unused = ""
         try:
             answer = await self._tasks.run(request(order, self._owner, self._settings(order)))
         except OutOfCapacity as error:
             raise OutOfCapacity(f"{subnet}: {error.message}") from None
+        except Conflict as error:
+            # The backend was configured otherwise when it was asked for.
+            if await self._adopt_of(pod, order, error.of):
+                return
+            raise
         for one in answer.get("failures") or ():
             said = "; ".join(str(one[key]) for key in ("reason", "detail") if one.get(key))
             raise (meant(said) or OutOfCapacity)(f"{subnet}: {said}")

@@ -14,6 +14,8 @@ RETENTION = 14
 """Days that logs are kept."""
 EXPIRY = 7
 """Days after which what a pod was given is gone."""
+VERSIONS = 1
+"""Days after which an old version of it is gone where a bucket has some: the least there is."""
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -86,6 +88,7 @@ def lifecycle(name: str, region: str, owner: str, others: Sequence[Any] = ()) ->
         "Status": "Enabled",
         "Filter": {"Prefix": f"{owner}/payloads/"},
         "Expiration": {"Days": EXPIRY},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": VERSIONS},
     }
     rules = [*(one for one in others if one.get("ID") != rule["ID"]), rule]
     # Dates of rules come from the SDK as such.

@@ -14,6 +14,7 @@ from typing import Any
 
 from adapters.fargate import access, bucket, remedies
 from adapters.fargate.access import Grant
+from adapters.fargate.bucket import Answer
 from adapters.fargate.clients import Clients
 from adapters.fargate.network import Way, ways
 from adapters.fargate.options import Options
@@ -77,8 +78,18 @@ class _Verification:
         try:
             return await look()
         except BridgeError as error:
-            words = f"could not be looked at: {error.message}"
-            return [Finding(_WARNING, subject, words)]
+            return [self._unseen(subject, error, subject)]
+
+    def _unseen(
+        self, subject: str, error: BridgeError, what: str, actions: tuple[str, ...] = ()
+    ) -> Finding:
+        """It could not be looked at: with the statement to add where that is not allowed.
+        `actions`: only these of what the look takes."""
+        remedy = ""
+        if isinstance(error, Unauthorized) and self._region:
+            grant = access.looking(self._options, self._region).get(what)
+            remedy = remedies.policy([grant.statement(actions)], indent=2) if grant else ""
+        return Finding(_WARNING, subject, f"could not be looked at: {error.message}", remedy)
 
     def _account(self, who: dict[str, Any]) -> Finding:
         account = self._options.execution_role.split(":")[4]
@@ -217,27 +228,29 @@ class _Verification:
         except Unauthorized as error:
             words = f"it is not ours to use: {error.message}"
             return [Finding(_PROBLEM, subject, words)]
-        found = []
+        answers, found = await self._bucket_as_it_is(name, subject)
         for one in bucket.SETTINGS:
-            try:
-                answer = await self._setting(name, one)
-            except BridgeError as error:
-                words = f"could not be looked at: {error.message}"
-                found.append(Finding(_WARNING, subject, words))
+            if any(look not in answers for look in one.looks):
                 continue
+            answer = {key: value for look in one.looks for key, value in answers[look].items()}
             if not one.holds(answer, owner):
                 remedy = one.remedy(name, region, owner, answer)
                 found.append(Finding(_WARNING, subject, one.otherwise, remedy))
         return found or [Finding(_OK, subject, "encrypted, closed to the public, tidied up")]
 
-    async def _setting(self, name: str, one: bucket.Setting) -> dict[str, Any]:
-        """What the bucket has of it; empty: nothing is configured."""
-        try:
-            return await self._clients.call("s3", one.call, Bucket=name)
-        except BridgeError as error:
-            if one.absent not in error.message:
-                raise
-            return {}
+    async def _bucket_as_it_is(self, name: str, subject: str) -> tuple[dict[str, Answer], Found]:
+        """What S3 tells of it by each call, and what it does not."""
+        answers: dict[str, Answer] = {}
+        found: Found = []
+        for call, look in bucket.LOOKS.items():
+            try:
+                answers[call] = await self._clients.call("s3", call, Bucket=name)
+            except BridgeError as error:
+                if look.absent and look.absent in error.message:
+                    answers[call] = {}
+                else:
+                    found.append(self._unseen(subject, error, "bucket", (look.action,)))
+        return answers, found
 
     async def _queue(self) -> Found:
         url = self._options.queue_url
@@ -288,10 +301,8 @@ class _Verification:
             grants = tuple(access.provider(options, region))
             mine = await self._simulated("permissions of the provider", source, grants)
         role, grants = options.execution_role, tuple(access.execution(options, region))
-        theirs = await self._bounded(
-            "permissions of the execution role",
-            lambda: self._simulated("permissions of the execution role", role, grants),
-        )
+        subject = "permissions of the execution role"
+        theirs = await self._bounded(subject, lambda: self._simulated(subject, role, grants))
         return mine + theirs + await self._commands()
 
     async def _commands(self) -> Found:

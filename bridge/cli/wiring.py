@@ -87,14 +87,17 @@ def _why_not(word: str, configured: Set[str]) -> str:
         near = _nearest(word, [*configured, *types()])
         allowed = ", ".join(sorted({*configured, *_bare_types()}))
         return f'found "{word}"; allowed: {allowed}{near}'
-    found = module(word)
+    return f'"{word}" is not configured: {how_to_configure(module(word))}'
+
+
+def how_to_configure(module: Any) -> str:
+    """What to do about a type of backends that has no configuration."""
     ways = []
-    if cloud := getattr(found, "CLOUD", ""):
+    if cloud := getattr(module, "CLOUD", ""):
         ways.append(f"podbridge init {cloud} makes a configuration")
-    if getattr(found, "SIMULATOR", ""):
+    if getattr(module, "SIMULATOR", ""):
         ways.append("run, check, plan and backends take --simulate, which needs none")
-    advice = ", and ".join(ways) or "podbridge config schema says how"
-    return f'"{word}" is not configured: {advice}'
+    return ", and ".join(ways) or "podbridge config schema says how"
 
 
 def _bare_types() -> list[str]:

@@ -42,6 +42,7 @@ from bridge.workload import (
     Key,
     Observed,
     Role,
+    Waiting,
     Workload,
 )
 
@@ -384,13 +385,16 @@ class Hosting:
         self, identity: Identity, container: str, ask: Callable[[], Awaitable[Channel]]
     ) -> Channel:
         """What a helper opens. One that has just begun, or has lost us, is waited for a little.
-        NotFound where it has ended."""
+        NotFound where it has ended, or its pod is on its way in."""
         try:
             return await ask()
         except NotConnected:
             found = await self._cloud.look(identity)
             if found is None:
                 raise NotFound(f"no pod {identity.uid}") from None
+            if (why := _waits(found, container)) is not None:
+                name = container or "the pod"
+                raise NotFound(f"{name} has not started yet: {why.reason}") from None
             if not view.is_wrapped(found):
                 raise Unsupported("the pod has no helper, which would have to do that") from None
             shown = await self.view(found)
@@ -417,6 +421,16 @@ class Hosting:
         """Replaces the content of these volumes, each at once; `group`: the pod's fsGroup.
         NotFound, Unavailable."""
         await self._tunnels.update_files(identity, [place_of(one, group) for one in volumes])
+
+
+def _waits(group: Observed, container: str) -> Waiting | None:
+    """What the container waits for in a pod of which the cloud runs nothing yet; "": any of its
+    containers. Until then nobody can see from the group whether the helper will be in it."""
+    if view.is_wrapped(group):
+        return None
+    states = [one.state for one in group.containers if container in ("", one.name)]
+    waiting = [one for one in states if isinstance(one, Waiting)]
+    return waiting[0] if waiting and len(waiting) == len(states) else None
 
 
 def creating(workload: Workload) -> str:

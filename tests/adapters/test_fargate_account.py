@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 import pytest
+from fargate_kit import Cloud
 from moto_kit import REGION, Account, gateway, moto
 
 from adapters.fargate import Adapter, Options, bucket, remedies, survey
@@ -350,6 +351,68 @@ async def test_a_bucket_that_is_configured_otherwise(iam: dict[str, Any], moto: 
 
 
 @pytest.mark.slow
+async def test_a_bucket_that_keeps_what_was_deleted(iam: dict[str, Any], moto: str) -> None:
+    account = Account(moto)
+    options, subject = made(account), f"bucket {BUCKET}"
+    for line in remedies.bucket(BUCKET, REGION, options.owner).splitlines():
+        account.run(line)
+    rule = {
+        "ID": "podbridge-payloads",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "podbridge/payloads/"},
+        "Expiration": {"Days": 7},
+    }
+    account.call(
+        "s3",
+        "put_bucket_lifecycle_configuration",
+        Bucket=BUCKET,
+        LifecycleConfiguration={"Rules": [rule]},
+    )
+    adapter = Adapter("fargate", options)
+    (plain,) = [one for one in await adapter.verify() if one.subject == subject]
+    assert plain.severity is Severity.OK
+    account.call(
+        "s3",
+        "put_bucket_versioning",
+        Bucket=BUCKET,
+        VersioningConfiguration={"Status": "Enabled"},
+    )
+    (kept,) = [one for one in await adapter.verify() if one.subject == subject]
+    assert (kept.severity, kept.message) == (
+        Severity.WARNING,
+        "it keeps versions of what was deleted, pods' secrets among it",
+    )
+    account.run(kept.remedy)
+    (mended,) = [one for one in await adapter.verify() if one.subject == subject]
+    assert mended.severity is Severity.OK
+
+
+@pytest.mark.slow
+async def test_what_may_not_be_looked_at_comes_as_the_statement_to_add() -> None:
+    cloud = Cloud()
+    await cloud.open()
+    try:
+        for service, action in (("s3", "GetBucketVersioning"), ("sqs", "GetQueueAttributes")):
+            await cloud.fault("expired-token", service=service, action=action)
+        found = await Adapter("fargate", Options(**cloud.options)).verify()
+    finally:
+        await cloud.close()
+    unseen = {one.subject: one for one in found if "could not be looked at" in one.message}
+    (statement,) = json.loads(unseen["bucket podbridge-pods"].remedy)["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Action": ["s3:GetBucketVersioning"],
+        "Resource": ["arn:aws:s3:::podbridge-pods"],
+    }
+    (statement,) = json.loads(unseen["queue"].remedy)["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Action": ["sqs:GetQueueAttributes"],
+        "Resource": ["arn:aws:sqs:us-east-1:123456789012:podbridge-tasks"],
+    }
+
+
+@pytest.mark.slow
 async def test_a_queue_that_forgets_too_soon(iam: dict[str, Any], moto: str) -> None:
     account = Account(moto)
     url = account.call("sqs", "create_queue", QueueName="events")["QueueUrl"]
@@ -387,6 +450,34 @@ def test_which_rule_removes_payloads(change: dict[str, Any], *, expected: bool) 
         **change,
     }
     assert bucket.tidied({"Rules": [rule]}, "mine") is expected
+
+
+_OLD = {"NoncurrentDays": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "change", "expected"),
+    [
+        ("", {}, True),
+        ("Enabled", {}, False),
+        ("Suspended", {}, False),
+        ("Enabled", {"NoncurrentVersionExpiration": _OLD}, True),
+        ("Suspended", {"NoncurrentVersionExpiration": _OLD}, True),
+        (
+            "Enabled",
+            {"NoncurrentVersionExpiration": {**_OLD, "NewerNoncurrentVersions": 1}},
+            False,
+        ),
+        ("Enabled", {"NoncurrentVersionExpiration": _OLD, "Filter": {"Prefix": "other/"}}, False),
+        ("Enabled", {"NoncurrentVersionExpiration": _OLD, "Status": "Disabled"}, False),
+    ],
+)
+def test_whether_deleted_payloads_are_gone(
+    status: str, change: dict[str, Any], *, expected: bool
+) -> None:
+    rule = {"Status": "Enabled", "Filter": {"Prefix": "mine/"}, "Expiration": {"Days": 7}, **change}
+    answer = {"Rules": [rule], **({"Status": status} if status else {})}
+    assert bucket.forgets(answer, "mine") is expected
 
 
 def test_rules_of_the_older_form() -> None:

@@ -132,7 +132,7 @@ async def test_an_event_that_comes_while_its_order_is_being_read(
         listing = asyncio.create_task(again.list())
         await was_read.wait()
     mark = names.mark(pod.identity.key)
-    await again._watch.heard(mark, kept.order.nonce, told(task))
+    await again._ends.heard(mark, kept.order.nonce, told(task))
     may_go_on.set()
     await listing
     assert (await exit_of(again, pod.identity)).code == 7
@@ -168,7 +168,7 @@ async def test_the_event_of_an_end_may_come_twice_and_late(
     mark, nonce = names.mark(pod.identity.key), before.order.nonce
     (task,) = (await adapter._tasks.describe([arn])).values()
     detail = {**told(task), "lastStatus": "STOPPED"}
-    await asyncio.gather(*(adapter._watch.heard(mark, nonce, detail) for _ in range(3)))
+    await asyncio.gather(*(adapter._ends.heard(mark, nonce, detail) for _ in range(3)))
     kept = await adapter._store.read(mark)
     assert kept is not None
     assert kept.order.end is not None
@@ -176,7 +176,7 @@ async def test_the_event_of_an_end_may_come_twice_and_late(
     assert known is not None
     assert known.kept == kept
     await adapter.delete(pod.identity)
-    await adapter._watch.heard(mark, nonce, detail)
+    await adapter._ends.heard(mark, nonce, detail)
     assert await adapter._store.read(mark) is None
 
 
@@ -249,6 +249,39 @@ async def test_a_provider_that_dies_while_it_launches(bench: FargateBench, tmp_p
     again = await bench.adapter()
     await again.run(pod)
     await exit_of(again, pod.identity)
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+@pytest.mark.parametrize("use", [HelperUse.NEVER, HelperUse.ALWAYS])
+async def test_a_task_that_was_asked_for_by_another_configuration(
+    bench: FargateBench, tmp_path: Path, use: HelperUse
+) -> None:
+    """The same token in other words is refused, and the refusal names the task, which has stopped:
+    no list by `startedBy` has it."""
+    first = await bench.adapter(helper=use)
+    await bench.cloud.fault("lost", action="RunTask", times=1)
+    pod = once(tmp_path / "ran", 3)
+    await first.run(pod)
+
+    async def has_stopped() -> bool:
+        tasks = (await first._tasks.describe(sorted(await first._tasks.all()))).values()
+        return [one["lastStatus"] for one in tasks] == ["STOPPED"]
+
+    await soon(has_stopped)
+    await first.close()
+    before = await calls(bench, "ecs:RunTask")
+    again = await bench.adapter(helper=use, tags={"team": "other"})
+    await again.run(pod)
+
+    async def is_found() -> bool:
+        known = again._pods.of(pod.identity)
+        return known is not None and known.task is not None
+
+    await soon(is_found)
+    assert (await exit_of(again, pod.identity)).code == 3
+    assert await calls(bench, "ecs:RunTask") == before + 1
+    errors = (await bench.cloud.ledger())["calls"]["errors"]
+    assert errors["ecs:RunTask ConflictException"] == 1
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 

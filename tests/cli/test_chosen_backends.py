@@ -28,3 +28,11 @@ __all__ = ["home"]
 def test_what_cannot_be_named(home: Path, word: str, said: str) -> None:
     code, _, error = invoke("run", "hello", "--on", word, "--", "true")
     assert (code, error) == (2, f"error: {said}")
+
+
+def test_what_is_not_configured_says_what_to_do_next(home: Path) -> None:
+    (line,) = [one for one in invoke("backends")[1].splitlines() if one.startswith("fargate ")]
+    assert line.endswith(
+        "not configured: podbridge init aws makes a configuration, and run, check, plan and"
+        " backends take --simulate, which needs none"
+    )

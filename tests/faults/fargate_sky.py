@@ -54,7 +54,7 @@ class FargateSky(Sky):
 
     def backend(self, **more: Any) -> BackendConfig:
         given = {
-            "helper": "never",
+            "helper": "auto",
             **self.options,
             "helper_state": str(self.path / "helper"),
             "poll": 0.1,
@@ -104,8 +104,16 @@ class FargateSky(Sky):
         with self._client("s3") as s3:
             objects = s3.list_objects_v2(Bucket=self.options["bucket"]).get("Contents", ())
         with self._client("secretsmanager") as secrets:
-            logins = secrets.list_secrets()["SecretList"]
+            # Those that are still to go for thirty days are billed, and told, as well.
+            logins = secrets.list_secrets(IncludePlannedDeletion=True)["SecretList"]
         return [*tasks, *(one["Key"] for one in objects), *(one["Name"] for one in logins)]
+
+    async def templates(self) -> int:
+        return await asyncio.to_thread(self._definitions)
+
+    def _definitions(self) -> int:
+        with self._client("ecs") as ecs:
+            return len(ecs.list_task_definitions(status="ACTIVE")["taskDefinitionArns"])
 
     def reads(self) -> int:
         """How many times the queue of events has been asked."""

@@ -3,19 +3,21 @@
 A cloud gives a `Sky`: where it is, how its backend is configured, what can be made to go wrong
 there, and what is left of pods. The pods are one Job's, attended as `podbridge run` attends it; the
 one that attends it, its provider with it, is killed at any call and comes back from what is on
-disk and in the cloud.
+disk and in the cloud. Each pod has a variable from a Secret and a login for its image's registry;
+those with files, which the helper brings on most clouds, also have a volume from a Secret.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import random
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +33,9 @@ from bridge.pods import Manifest
 PATIENCE = 120.0
 """Seconds: far above what anything here takes alone."""
 PODS = 5
+IMAGE = "registry.example/team/app:1"
+WORD = "hunter2"
+"""What only the pods may know: as a variable, and where they have files as one."""
 
 
 class Trouble(StrEnum):
@@ -72,6 +77,10 @@ class Sky(ABC):
     @abstractmethod
     async def left(self) -> Sequence[str]:
         """All that costs or tells something of a pod, and should be gone with it."""
+
+    @abstractmethod
+    async def templates(self) -> int:
+        """How many things the cloud keeps for pods that are alike, and that stay when they go."""
 
     @abstractmethod
     def launched(self) -> int:
@@ -168,16 +177,42 @@ class Attended:
         return Counter()
 
 
-def job(sky: Sky, pods: int = PODS, script: str = "", **spec: Any) -> Mapping[str, Any]:
-    """An Indexed Job. Each pod writes its index to a file, does `script`, and exits with the index
-    modulo 3. Pods that a cloud takes back are made again; those that fail are not."""
-    command = (
-        f"i=$JOB_COMPLETION_INDEX; echo $i >> {sky.path}/ran; {script or ':'}; exit $((i % 3))"
+def job(
+    sky: Sky, pods: int = PODS, script: str = "", *, files: bool = False, **spec: Any
+) -> Sequence[Manifest]:
+    """An Indexed Job, and the Secrets that it needs. Each pod writes its index to a file, looks
+    whether it has what it was given, does `script`, and exits with the index modulo 3. Pods that a
+    cloud takes back are made again; those that fail are not. `files`: it has some."""
+    # Where tasks are processes of this host, a volume is there in a namespace of the task's.
+    (place := sky.path / "words").mkdir(exist_ok=True)
+    looks = [f'[ "$WORD" = {WORD} ] || exit 99']
+    looks += [f'[ "$(cat {place}/word)" = {WORD} ] || exit 98'] if files else []
+    command = "; ".join(
+        [
+            "i=$JOB_COMPLETION_INDEX",
+            f"echo $i >> {sky.path}/ran",
+            *looks,
+            script or ":",
+            "exit $((i % 3))",
+        ]
     )
-    container = {"name": "main", "image": "example/image", "command": ["/bin/sh", "-c", command]}
-    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    variable = {"name": "WORD", "valueFrom": {"secretKeyRef": {"name": "words", "key": "word"}}}
+    container: dict[str, Any] = {
+        "name": "main",
+        "image": IMAGE,
+        "command": ["/bin/sh", "-c", command],
+        "env": [variable],
+    }
+    template: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "containers": [container],
+        "imagePullSecrets": [{"name": "registry"}],
+    }
+    if files:
+        container["volumeMounts"] = [{"name": "words", "mountPath": str(place)}]
+        template["volumes"] = [{"name": "words", "secret": {"secretName": "words"}}]
     ignored = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
-    return {
+    made = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "work"},
@@ -187,17 +222,37 @@ def job(sky: Sky, pods: int = PODS, script: str = "", **spec: Any) -> Mapping[st
             "parallelism": pods,
             "backoffLimitPerIndex": 0,
             "podFailurePolicy": {"rules": [ignored]},
-            "template": template,
+            "template": {"spec": template},
             **spec,
         },
     }
+    return [made, *_secrets()]
+
+
+def _secrets() -> Sequence[Manifest]:
+    """What pods are given, and the login for their image's registry."""
+    login = {"auth": base64.b64encode(f"me:{WORD}".encode()).decode()}
+    logins = json.dumps({"auths": {IMAGE.partition("/")[0]: login}})
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name},
+            "type": kind,
+            "stringData": {key: value},
+        }
+        for name, kind, key, value in (
+            ("words", "Opaque", "word", WORD),
+            ("registry", "kubernetes.io/dockerconfigjson", ".dockerconfigjson", logins),
+        )
+    ]
 
 
 @contextlib.asynccontextmanager
-async def attended(sky: Sky, manifest: Mapping[str, Any]) -> AsyncIterator[Attended]:
+async def attended(sky: Sky, manifests: Sequence[Manifest]) -> AsyncIterator[Attended]:
     """The Job, attended. Afterwards nobody is at it."""
-    file = sky.path / "job.json"
-    file.write_text(json.dumps(manifest))
+    file = sky.path / "job.yaml"
+    file.write_text("\n---\n".join(map(json.dumps, manifests)))
     objects = [one.obj for one in load([str(file)])]
     run = Runs(sky.path / "state").create("work", objects, {}, time.time())
     made = Attended(sky, run)

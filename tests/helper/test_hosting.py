@@ -15,7 +15,7 @@ from helper_kit import IDENTITY, Make, container
 from support.channels import PATIENCE
 
 from bridge.adapter import LogOptions
-from bridge.errors import BridgeError, Unavailable
+from bridge.errors import BridgeError, NotFound, Unavailable, Unsupported
 from bridge.helper import state
 from bridge.helper.hosting import Door, Hosting
 from bridge.helper.wrap import INSTALL, WATCH
@@ -42,17 +42,16 @@ class PaperCloud:
 
     watch: State = RUNS
     main: State = RUNS
+    helped: bool = True
     log: bytes = b""
     errors: list[BridgeError] = field(default_factory=list)
     """Of the next looks at a log."""
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def group(self) -> Observed:
-        containers = (
-            ContainerState(INSTALL, ENDED),
-            ContainerState("m", self.main, container_id="paper://m"),
-            ContainerState(WATCH, self.watch),
-        )
+        main = ContainerState("m", self.main, container_id="paper://m")
+        ours = (ContainerState(INSTALL, ENDED), ContainerState(WATCH, self.watch))
+        containers = (ours[0], main, ours[1]) if self.helped else (main,)
         return Observed(IDENTITY, containers, accepted_at=1.0)
 
     async def look(self, _: Identity) -> Observed | None:
@@ -156,3 +155,18 @@ async def test_a_pods_certificate_is_good_for_as_long_as_it_may_run(
         made = x509.load_pem_x509_certificate(tunnel.cert.encode())
         left = made.not_valid_after_utc - datetime.now(UTC)
         assert timedelta(days=days) - timedelta(minutes=5) < left <= timedelta(days=days)
+
+
+async def test_who_asks_too_soon_is_told_that_nothing_has_started(tmp_path: Path) -> None:
+    """As long as a pod is on its way in its cloud shows no helper; then it is as it is."""
+    cloud = PaperCloud(main=Waiting("OutOfCapacity"), helped=False)
+    async with provider(tmp_path, cloud) as hosting:
+        with pytest.raises(NotFound, match=r"^m has not started yet: OutOfCapacity$"):
+            await hosting.exec(IDENTITY, "m", ["true"], stdin=False, tty=False)
+        with pytest.raises(NotFound, match=r"^m has not started yet: OutOfCapacity$"):
+            await hosting.attach(IDENTITY, "m", stdin=False)
+        with pytest.raises(NotFound, match=r"^the pod has not started yet: OutOfCapacity$"):
+            await hosting.dial(IDENTITY, 80, inside=True)
+        cloud.main = RUNS
+        with pytest.raises(Unsupported, match="the pod has no helper"):
+            await hosting.exec(IDENTITY, "m", ["true"], stdin=False, tty=False)

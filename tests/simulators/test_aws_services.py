@@ -230,6 +230,16 @@ def test_the_configuration_of_a_bucket_is_kept(cloud: Cloud) -> None:
     )
     s3.put_public_access_block(Bucket="conf", PublicAccessBlockConfiguration=block)
     assert s3.get_public_access_block(Bucket="conf")["PublicAccessBlockConfiguration"] == block
+    assert "Status" not in s3.get_bucket_versioning(Bucket="conf")
+    refusal(
+        "IllegalVersioningConfigurationException",
+        s3.put_bucket_versioning,
+        Bucket="conf",
+        VersioningConfiguration={},
+    )
+    for status in ("Enabled", "Suspended"):
+        s3.put_bucket_versioning(Bucket="conf", VersioningConfiguration={"Status": status})
+        assert s3.get_bucket_versioning(Bucket="conf")["Status"] == status
     assert "LocationConstraint" in s3.get_bucket_location(Bucket="conf")
     refusal("NotImplemented", s3.create_multipart_upload, Bucket="conf", Key="k")
     refusal("NotImplemented", s3.copy_object, Bucket="conf", Key="l", CopySource="conf/k")

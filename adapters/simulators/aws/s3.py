@@ -87,6 +87,7 @@ class S3:
                 "lifecycle", "NoSuchLifecycleConfiguration"
             ),
             "GetBucketLocation": self._location,
+            "GetBucketVersioning": self._versioning,
             "GetObject": self._get,
             "GetPublicAccessBlock": self._reading(
                 "public access", "NoSuchPublicAccessBlockConfiguration"
@@ -97,6 +98,7 @@ class S3:
             "ListObjectsV2": self._list,
             "PutBucketEncryption": self._keeping("encryption", "ServerSideEncryptionConfiguration"),
             "PutBucketLifecycleConfiguration": self._lifecycle,
+            "PutBucketVersioning": self._put_versioning,
             "PutObject": self._put,
             "PutPublicAccessBlock": self._keeping(
                 "public access", "PublicAccessBlockConfiguration"
@@ -275,7 +277,27 @@ class S3:
                 raise _error(
                     "InvalidArgument", "'Days' for Expiration action must be a positive integer"
                 )
+            if one.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays", 1) < 1:
+                raise _error(
+                    "InvalidArgument",
+                    "'NoncurrentDays' for NoncurrentVersionExpiration action must be a positive"
+                    " integer",
+                )
         self._bucket(given).configurations["lifecycle"] = {"Rules": rules}
+        return {}
+
+    def _versioning(self, given: Json) -> Json:
+        # A bucket that never had versions has no status at all (API reference).
+        return self._bucket(given).configurations.get("versioning", {})
+
+    def _put_versioning(self, given: Json) -> Json:
+        wanted = given["VersioningConfiguration"]
+        if "Status" not in wanted:
+            raise _error(
+                "IllegalVersioningConfigurationException",
+                "The Versioning element must be specified",
+            )
+        self._bucket(given).configurations["versioning"] = wanted
         return {}
 
     def _keeping(self, what: str, member: str) -> Handler:

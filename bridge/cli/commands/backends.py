@@ -191,6 +191,7 @@ async def _look_at(backend: BackendConfig, config: Config) -> _Seen:
 
 def _unconfigured(backends: Sequence[BackendConfig]) -> list[_Seen]:
     """Types that cannot be used as they are: with what each lacks."""
+    from bridge.cli.wiring import how_to_configure
     from bridge.provider.registry import module, types
 
     out = []
@@ -198,8 +199,7 @@ def _unconfigured(backends: Sequence[BackendConfig]) -> list[_Seen]:
         if any(backend.type == one for backend in backends):
             continue
         try:
-            module(one)
-            said = "not configured: podbridge config schema says how"
+            said = f"not configured: {how_to_configure(module(one))}"
         except BridgeError as error:
             said = error.message
         out.append(_Seen(one, one, ready=False, message=said))
