@@ -30,7 +30,7 @@ from bridge.kubelet import lock
 from bridge.kubelet.certificates import CLIENT_SIGNER, SERVING_SIGNER
 from bridge.kubelet.client import CONNECT, ApiClient, Forbidden, escaped
 from bridge.kubelet.credentials import Credentials
-from bridge.kubelet.findings import Finding
+from bridge.kubelet.findings import Finding, Level
 from bridge.kubelet.node import NEWEST, SKEW, TAINT, NodeSpec, minor_of, why_foreign
 from bridge.pods import Manifest
 from bridge.rpc.v1 import provider_pb2 as pb
@@ -271,12 +271,14 @@ async def requests(client: ApiClient, name: str) -> list[Finding]:
             if (one.get("status") or {}).get("conditions") or not _is_of(one, name):
                 continue
             own = one["metadata"]
-            what = "logs and exec may not work until then; pods run"
+            # Whether the API server minds is seen where it is asked for a call to the node.
+            level: Level = "note"
+            what = "an API server that verifies brings no logs and exec until then; pods run"
             if signer == CLIENT_SIGNER:
-                what = "the node waits for it"
+                level, what = "problem", "the node waits for it"
             words = f"{own['name']} waits since {own.get('creationTimestamp')}: {what}"
             advice = f"kubectl certificate approve {own['name']}"
-            found.append(Finding(look, "problem", words, advice))
+            found.append(Finding(look, level, words, advice))
     return found or [Finding(look, "ok", "none waits for approval")]
 
 

@@ -113,9 +113,9 @@ def _configuration(config: Config, file: str | None, target: Target) -> Finding:
     where = file or os.environ.get(CONFIG_VARIABLE) or find(os.environ) or "no file"
     nodes = ", ".join(one.name for one in default_nodes(config.nodes))
     if target.provider is None and not target.backends:
-        words = f"{where}: no backend is configured"
+        words = f"{where}: no backend is configured, so that no provider was looked at"
         advice = "configure one, name a type (--on process), or a provider (--provider ADDRESS)"
-        return Finding("configuration", "problem", words, advice)
+        return Finding("configuration", "note", words, advice)
     places = target.provider or ", ".join(one.name for one in target.backends)
     return Finding("configuration", "ok", f"{where}: nodes {nodes}; pods run at {places}")
 
