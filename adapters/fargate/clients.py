@@ -24,9 +24,9 @@ from botocore.parsers import ResponseParserError
 
 from adapters.fargate.errors import translated
 from adapters.fargate.generation import Generation, is_stale
-from adapters.fargate.skew import Skew
 from bridge.adapter import Rate
 from bridge.bucket import Budgets
+from bridge.groups.skew import Skew
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Clients:
         session that takes its place is given too."""
         self._lock = asyncio.Lock()
         self._budgets = Budgets(FAMILIES)
-        self._skew = Skew(clock)
+        self._skew = Skew(clock, "AWS")
 
     @property
     def region(self) -> str:
@@ -176,9 +176,9 @@ class Clients:
             try:
                 answer = getattr(client, action)(**given)
             except sdk.ClientError as error:
-                self._skew.learn(error.response, began)
+                self._skew.learn(_date(error.response), began)
                 raise
-            self._skew.learn(answer, began)
+            self._skew.learn(_date(answer), began)
             return then(answer)
 
         pool = self._waiting if action == "receive_message" else self._threads
@@ -271,6 +271,12 @@ def credentials(endpoint: str | None = None) -> dict[str, str]:
     if parts.scheme != "http" or parts.hostname not in _THIS_HOST:
         return {}
     return {"aws_access_key_id": SIMULATED, "aws_secret_access_key": SIMULATED}
+
+
+def _date(answer: Mapping[str, Any]) -> str:
+    """When an answer was given, as it says itself; empty: it does not."""
+    headers = (answer.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
+    return str(headers.get("date", ""))
 
 
 def _changes(action: str) -> bool:

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from adapters.fargate import check, choose, definition, tokens
+from adapters.fargate import check, choose, definition
 from adapters.fargate.definition import Choices
 from adapters.fargate.definitions import Definitions
-from adapters.fargate.images import Images
 from adapters.fargate.logins import Logins
 from adapters.fargate.options import Options
 from adapters.fargate.order import Made, Order
 from adapters.fargate.pods import Pod
 from adapters.fargate.store import Store
 from bridge.errors import Unsupported
+from bridge.groups import tokens
+from bridge.groups.images import Images
 from bridge.helper.commands import Unread, commands
 from bridge.helper.hosting import Hosting
 from bridge.helper.wrap import bare, wrap
@@ -60,7 +61,7 @@ class Preparation:
         """Everything but the task. May be repeated. Errors as of AWS and of registries; Invalid and
         Unsupported: it will never do."""
         assert pod.workload is not None
-        workload = tokens.asked_for(pod.workload, self._options)
+        workload = tokens.asked_for(pod.workload, has_tunnel=self._options.tunnel is not None)
         machine = choose.architecture(workload, self._options)
         pulled = await self._images.named(workload, machine)
         left_out = tokens.LEFT_OUT if workload is not pod.workload else ""

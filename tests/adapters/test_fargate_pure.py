@@ -22,12 +22,10 @@ from adapters.fargate import (
     observe,
     order,
     sizes,
-    tokens,
 )
 from adapters.fargate.check import check, wraps
 from adapters.fargate.definition import Choices
 from adapters.fargate.errors import Conflict, Refused, translated
-from adapters.fargate.images import rewritten
 from adapters.fargate.order import Made, Order
 from adapters.fargate.security import capabilities, user
 from bridge.errors import (
@@ -596,14 +594,6 @@ def test_errors(error: Exception, expected: type[Exception]) -> None:
         assert type(translated(error, "ecs:ListTasks", changes=False)) is Unavailable
 
 
-def test_rewritten_names() -> None:
-    rules = {"docker.io/": "cache.example/hub/", "docker.io/team/": "own.example/"}
-    assert rewritten("busybox", rules) == "cache.example/hub/library/busybox:latest"
-    assert rewritten("team/app:2", rules) == "own.example/app:2"
-    assert rewritten("ghcr.io/a/b:1", rules) == "ghcr.io/a/b:1"
-    assert rewritten("busybox", {}) == "busybox"
-
-
 def test_the_name_of_a_login_tells_nothing() -> None:
     login = PullCredential("registry.example", "me", "hunter2")
     name = names.secret("podbridge", b"k" * 32, login)
@@ -637,19 +627,3 @@ def test_sysctls_are_the_same_for_every_container_of_the_pod() -> None:
     wanted = [{"namespace": name, "value": value} for name, value in sorted(sysctls)]
     for name, one in made.items():
         assert one.get("systemControls", []) == ([] if name.startswith("podbridge-") else wanted)
-
-
-def test_a_token_that_nobody_renews_is_mounted_on_request() -> None:
-    files = (File("ca.crt", b"ca"), File("token", b"secret", secret=True))
-    every = Files("kube-api-access-x7z", files, "1")
-    own = Files("own", files, "1")
-    pod = workload(container("true"), volumes=[every, own])
-    bare_, kept = tokens.asked_for(pod, options()).volumes
-    assert bare_ == replace(every, files=files[:1])
-    assert kept == own
-    wants = replace(pod, annotations={tokens.ANNOTATION: tokens.MOUNT})
-    assert tokens.asked_for(wants, options()) is wants
-    tunnel = {"address": "podbridge.internal.example", "port": 7444}
-    assert tokens.asked_for(pod, options(tunnel=tunnel)) is pod
-    plain = workload(container("true"), volumes=[own])
-    assert tokens.asked_for(plain, options()) is plain
