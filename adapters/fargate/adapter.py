@@ -29,7 +29,7 @@ from adapters.fargate.logins import Logins
 from adapters.fargate.logs import Logs
 from adapters.fargate.names import Json
 from adapters.fargate.options import Options
-from adapters.fargate.order import Made, Order
+from adapters.fargate.order import Order
 from adapters.fargate.pods import Pod, Pods
 from adapters.fargate.poll import Poll
 from adapters.fargate.prepare import Preparation
@@ -37,6 +37,7 @@ from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
 from bridge.adapter import Channel, Finding, LogOptions, Quote, Rate, Support
 from bridge.errors import NotFound, Unsupported, Violation
+from bridge.groups.pods import Ending, Made
 from bridge.helper import state
 from bridge.helper.hosted import Hosted
 from bridge.helper.hosting import SLACK, Door, Hosting
@@ -248,7 +249,7 @@ class Adapter(Hosted):
         if await self._hosting.stop(identity, max(grace, _AT_ONCE)):
             self._kill_later(pod, grace + SLACK)
         else:
-            await self._due.end(pod, observe.STOPPED)
+            await self._due.end(pod, Ending.STOPPED)
 
     def _kill_later(self, pod: Pod, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -264,8 +265,8 @@ class Adapter(Hosted):
             if (pod := self._pods.of(identity)) is None:
                 return
         await self._launcher.end(pod)
-        if pod.task is not None and not observe.is_stopped(pod.task) and not pod.missing:
-            await self._due.end(pod, observe.DELETED)
+        if pod.runs and not pod.missing:
+            await self._due.end(pod, Ending.DELETED)
             await self._due.stopped(pod)
         kept = pod.kept.order if pod.kept is not None else None
         logins = {*(kept.logins if kept else pod.logins), *self._logins.of(pod.mark)}
@@ -370,8 +371,7 @@ class Adapter(Hosted):
             pod.ended_at.pop(container, None)
             return None
         since = pod.ended_at.setdefault(container, now)
-        is_stopped = pod.task is None or observe.is_stopped(pod.task)
-        return since + (_FLUSHED if is_stopped else _DRIVER) - now
+        return since + (_DRIVER if pod.runs else _FLUSHED) - now
 
     async def update_files(self, identity: Identity, volumes: Sequence[Files]) -> None:
         """Replaces the content of these volumes, each at once. NotFound, Unavailable."""

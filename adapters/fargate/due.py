@@ -18,6 +18,7 @@ from adapters.fargate.pods import Pod, Pods
 from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
 from bridge.errors import BridgeError, NotFound
+from bridge.groups.pods import Ending
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Due:
         pod.seen = True
         news = pod.learn(task)
         if observe.is_stopped(task) and str(task.get("stoppedReason", "")) == observe.DELETED:
-            if not pod.ending:
+            if pod.ending is None:
                 # Another provider has deleted it.
                 self._pods.forget(pod)
             return self._pods.tell(pod)
@@ -72,14 +73,14 @@ class Due:
 
     def advance(self, pod: Pod, task: Json) -> None:
         """Does what is due for it."""
-        if pod.kept is None or pod.halt.is_set() or pod.ending == observe.DELETED or not self.acts:
+        if pod.kept is None or pod.halt.is_set() or pod.ending is Ending.DELETED or not self.acts:
             return
         now, order = self._clock(), pod.kept.order
         if observe.never_started(task):
             if pod.launch is None:
                 pod.waiting = observe.failure(task)
                 pod.tries += 1
-                pod.ending = ""
+                pod.ending = None
                 self._launcher.start(pod)
             return
         if observe.is_stopped(task) or pod.ending:
@@ -87,18 +88,18 @@ class Due:
         started = task.get("startedAt")
         if started is not None:
             if order.hard_stop is not None and now > started.timestamp() + order.hard_stop:
-                self._end(pod, observe.HARD_STOP)
-        elif now > created(pod) + self._options.start_deadline:
-            self._end(pod, observe.LATE)
+                self._end(pod, Ending.HARD_STOP)
+        elif now > pod.created_at + self._options.start_deadline:
+            self._end(pod, Ending.LATE)
 
-    def _end(self, pod: Pod, reason: str) -> None:
+    def _end(self, pod: Pod, why: Ending) -> None:
         if pod.mark in self._steps:
             return
-        _log.warning("pod %s: %s", pod.identity.uid, reason)
+        _log.warning("pod %s: %s", pod.identity.uid, observe.REASONS[why])
 
         async def end() -> None:
-            await self._tasks.stop(pod.arn, reason)
-            pod.ending = reason
+            await self._tasks.stop(pod.arn, observe.REASONS[why])
+            pod.ending = why
             self._look_at(pod.mark)
 
         self.begin(pod.mark, end)
@@ -134,30 +135,23 @@ class Due:
         for pod in done:
             pod.freed = True
 
-    async def end(self, pod: Pod, reason: str) -> None:
+    async def end(self, pod: Pod, why: Ending) -> None:
         """Begins to end its task. Errors as of StopTask; NotFound is none."""
-        pod.ending = reason
+        pod.ending = why
         try:
-            await self._tasks.stop(pod.arn, reason)
+            await self._tasks.stop(pod.arn, observe.REASONS[why])
         except NotFound:
             pod.missing = True
         self._look_at(pod.mark)
 
     def kill(self, pod: Pod) -> None:
         """Ends what should have ended by now."""
-        if pod.task is not None and not observe.is_stopped(pod.task) and not pod.ending:
-            self._end(pod, observe.STOPPED)
+        if pod.runs and pod.ending is None:
+            self._end(pod, Ending.STOPPED)
 
     async def stopped(self, pod: Pod) -> None:
         """Returns once nothing of its task runs, or ECS no longer has it."""
         with self._pods.listen() as listener:
-            while pod.task is not None and not observe.is_stopped(pod.task) and not pod.missing:
+            while pod.runs and not pod.missing:
                 self._look_at(pod.mark)
                 await listener.take()
-
-
-def created(pod: Pod) -> float:
-    """When its task was made (epoch seconds)."""
-    if pod.task is None or pod.kept is None:
-        return 0.0
-    return observe.created(pod.kept.order, pod.task)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from adapters.fargate import observe
-from adapters.fargate.due import Due, created
+from adapters.fargate.due import Due
 from adapters.fargate.options import Options
 from adapters.fargate.pods import Pod, Pods
 from adapters.fargate.tasks import Tasks
@@ -116,16 +116,16 @@ class Poll:
                 if pod.task is not None:
                     self._due.advance(pod, pod.task)
             return
-        before = {pod.mark for pod in self._pods if _runs(pod)}
+        before = {pod.mark for pod in self._pods if pod.runs}
         await self._refresh(self._pods)
         self._refreshed_at = now
         after = (self._pods.get(one) for one in before - self._wanted)
-        if any(one is not None and not _runs(one) for one in after):
+        if any(one is not None and not one.runs for one in after):
             # That should have been told of.
             self._proven = False
 
     async def _refresh(self, some: Iterable[Pod]) -> None:
-        pods = {pod.arn: pod for pod in some if _runs(pod)}
+        pods = {pod.arn: pod for pod in some if pod.runs}
         if not pods:
             return
         found = await self._tasks.describe(list(pods))
@@ -134,15 +134,11 @@ class Poll:
                 continue
             if (task := found.get(arn)) is not None:
                 self._due.learn(pod, task)
-            elif not pod.missing and (pod.seen or self._clock() > created(pod) + _YOUNG):
+            elif not pod.missing and (pod.seen or self._clock() > pod.created_at + _YOUNG):
                 pod.missing = True
                 if pod.kept is not None and pod.kept.order.end is not None:
                     self._due.learn(pod, observe.from_event(pod.kept.order.end))
                 self._pods.tell(pod)
-
-
-def _runs(pod: Pod) -> bool:
-    return pod.task is not None and not observe.is_stopped(pod.task)
 
 
 def _changes(pod: Pod) -> bool:

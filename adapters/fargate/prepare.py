@@ -12,12 +12,13 @@ from adapters.fargate.definition import Choices
 from adapters.fargate.definitions import Definitions
 from adapters.fargate.logins import Logins
 from adapters.fargate.options import Options
-from adapters.fargate.order import Made, Order
+from adapters.fargate.order import Order
 from adapters.fargate.pods import Pod
 from adapters.fargate.store import Store
 from bridge.errors import Unsupported
 from bridge.groups import tokens
 from bridge.groups.images import Images
+from bridge.groups.pods import Made
 from bridge.helper.commands import Unread, commands
 from bridge.helper.hosting import Hosting
 from bridge.helper.wrap import bare, wrap

@@ -26,7 +26,7 @@ from adapters.fargate import (
 from adapters.fargate.check import check, wraps
 from adapters.fargate.definition import Choices
 from adapters.fargate.errors import Conflict, Refused, translated
-from adapters.fargate.order import Made, Order
+from adapters.fargate.order import Order
 from adapters.fargate.security import capabilities, user
 from bridge.errors import (
     Ambiguous,
@@ -38,6 +38,8 @@ from bridge.errors import (
     Unauthorized,
     Unavailable,
 )
+from bridge.groups.pods import Made
+from bridge.groups.pods import mark as mark_of
 from bridge.helper.payload import Settings
 from bridge.helper.wrap import bare, wrap
 from bridge.workload import (
@@ -131,7 +133,7 @@ def launched(pod: Workload, made: Workload | None = None, **more: Any) -> defini
     size = sizes.fit(0, 0)
     assert size is not None
     choices = Choices(size, 0, "amd64", images, region="eu-central-1", **more)
-    return definition.launch(made, names.mark(pod.identity.key), options(), choices)
+    return definition.launch(made, mark_of(pod.identity.key), options(), choices)
 
 
 def helped(pod: Workload) -> definition.Launch:
@@ -472,7 +474,7 @@ def test_the_same_order_asks_for_the_same() -> None:
 def test_a_task_names_its_order() -> None:
     one = the_order()
     started = order.started_by(one, "podbridge")
-    assert names.mark_of("podbridge", started) == (names.mark(one.identity.key), "12345678")
+    assert names.mark_of("podbridge", started) == (mark_of(one.identity.key), "12345678")
     assert names.mark_of("other", started) == ("", "")
     assert names.mark_of("podbridge", "ecs-svc/123") == ("", "")
 
