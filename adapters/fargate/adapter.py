@@ -37,6 +37,7 @@ from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
 from bridge.adapter import Channel, Finding, LogOptions, Quote, Rate, Support
 from bridge.errors import NotFound, Unsupported, Violation
+from bridge.groups.launches import Launches
 from bridge.groups.pods import Ending, Made
 from bridge.helper import state
 from bridge.helper.hosted import Hosted
@@ -87,7 +88,7 @@ class Adapter(Hosted):
             logins=self._logins,
             clock=self._clients.now,
         )
-        self._launcher = Launcher(
+        cloud = Launcher(
             owner=options.owner,
             pods=self._pods,
             store=self._store,
@@ -98,12 +99,13 @@ class Adapter(Hosted):
             gives_up=lambda: self._ends.gives_up(),  # noqa: PLW0108 - it is made later
             clock=self._clients.now,
         )
+        self._launches = Launches(cloud, self._pods)
         self._due = Due(
-            options=options,
-            pods=self._pods,
             store=self._store,
-            tasks=self._tasks,
-            launcher=self._launcher,
+            cloud=cloud,
+            pods=self._pods,
+            launches=self._launches,
+            start_deadline=options.start_deadline,
             look_at=lambda mark: self._poll.look_at(mark),  # noqa: PLW0108 - it is made later
             clock=self._clients.now,
         )
@@ -165,7 +167,7 @@ class Adapter(Hosted):
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._commands.close()
         await self._hosting.close()
-        await self._launcher.close()
+        await self._launches.close()
         await self._due.close()
         await self._registry.close()
         await self._clients.close()
@@ -208,7 +210,7 @@ class Adapter(Hosted):
         if pod.launch is None and pod.task is None and not pod.is_over:
             pod.workload = pod.workload or workload
             self._hosting.launching(workload)
-            self._launcher.start(pod)
+            self._launches.start(pod)
 
     async def list(self) -> Sequence[Observed]:
         """All pods of this owner. Errors as of AWS's calls."""
@@ -242,7 +244,7 @@ class Adapter(Hosted):
         pod = self._pods.of(identity)
         if pod is None:
             return
-        await self._launcher.end(pod)
+        await self._launches.end(pod)
         if pod.task is None or pod.is_over:
             self._pods.tell(pod)
             return
@@ -264,7 +266,7 @@ class Adapter(Hosted):
             await self._discovery.discover(now=True)
             if (pod := self._pods.of(identity)) is None:
                 return
-        await self._launcher.end(pod)
+        await self._launches.end(pod)
         if pod.runs and not pod.missing:
             await self._due.end(pod, Ending.DELETED)
             await self._due.stopped(pod)

@@ -113,8 +113,8 @@ class Poll:
         now = time.monotonic()
         if self._hears and now < self._refreshed_at + _QUIET:
             for pod in self._pods:
-                if pod.task is not None:
-                    self._due.advance(pod, pod.task)
+                if pod.has_group:
+                    self._due.advance(pod)
             return
         before = {pod.mark for pod in self._pods if pod.runs}
         await self._refresh(self._pods)

@@ -36,16 +36,13 @@ class Made:
 
 
 class Ending(Enum):
-    """Why a group is ended."""
+    """Why a group is ended, in words for people."""
 
-    STOPPED = "stopped"
-    """Somebody wants the pod to end."""
-    DELETED = "deleted"
-    """The pod is to go with all that is left of it."""
-    LATE = "late"
-    """It did not start in time: another one takes its place."""
-    HARD_STOP = "hard-stop"
-    """The pod ran for longer than it may."""
+    STOPPED = "the pod was stopped"
+    DELETED = "the pod was deleted"
+    LATE = "it did not start in time"
+    """Another one takes its place."""
+    HARD_STOP = "the pod ran for longer than it may"
 
 
 @dataclass(slots=True)
@@ -257,6 +254,11 @@ class Pods(Generic[P]):
             del self._pods[pod.mark]
         if pod.killing is not None:
             pod.killing.cancel()
+        self.tell(pod)
+
+    def waits(self, pod: P, what: Waiting) -> None:
+        """That is what it waits for now."""
+        pod.waiting = what
         self.tell(pod)
 
     def tell(self, pod: P) -> None:
