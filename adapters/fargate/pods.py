@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from adapters.fargate import observe
@@ -36,6 +36,8 @@ class Pod(pods.Pod):
     warned: bool = False
     freed: bool = False
     """Its payloads are gone."""
+    ended_at: dict[str, float] = field(default_factory=dict)
+    """When each container was first seen to have ended, by the event loop's clock."""
 
     @property
     def has_group(self) -> bool:

@@ -72,8 +72,6 @@ class Pod(ABC):
     refused: Waiting | None = None
     """It will never be launched."""
     lost_at: float | None = None
-    ended_at: dict[str, float] = field(default_factory=dict)
-    """When each container was first seen to have ended, by the event loop's clock."""
 
     # What its cloud says.
 
