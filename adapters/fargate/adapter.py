@@ -15,6 +15,7 @@ from typing import ClassVar
 from adapters.fargate import capabilities, check, names, observe, prices
 from adapters.fargate import quote as quotes
 from adapters.fargate import verify as verification
+from adapters.fargate.check import NEEDS
 from adapters.fargate.clients import FAMILIES, Clients
 from adapters.fargate.command import Commands
 from adapters.fargate.definitions import Definitions
@@ -35,6 +36,7 @@ from adapters.fargate.store import Store
 from adapters.fargate.tasks import Tasks
 from bridge.adapter import Channel, Finding, LogOptions, Quote, Rate, Support
 from bridge.errors import NotFound, Unsupported, Violation
+from bridge.groups import prepare as groups
 from bridge.groups.adapter import Grouped
 from bridge.groups.launches import Launches
 from bridge.groups.pods import Made
@@ -75,8 +77,7 @@ class Adapter(Grouped[Pod]):
         definitions = Definitions(self._clients, options.owner, options.tags)
         self._prepared = Preparation(
             options=options,
-            hosting=self._hosting,
-            registry=self._registry,
+            preparation=groups.Preparation(options, NEEDS, self._hosting, self._registry),
             store=self._store,
             definitions=definitions,
             logins=self._logins,

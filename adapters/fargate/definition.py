@@ -16,7 +16,7 @@ from adapters.fargate.options import Options
 from adapters.fargate.security import capabilities, user
 from adapters.fargate.sizes import Size
 from bridge.helper.hosting import SLACK
-from bridge.helper.wrap import INSTALL, OURS, WATCH
+from bridge.helper.wrap import INSTALL, OURS, WATCH, is_wrapped
 from bridge.workload import Claim, Container, EmptyDir, Role, Workload
 
 OVERRIDES = 8192
@@ -77,11 +77,6 @@ def launch(made: Workload, mark: str, options: Options, choices: Choices) -> Lau
         overrides = [one for one in overrides if len(one) > 1]
     definition = _definition(made, options, choices, inline=inline)
     return Launch(definition, tuple(overrides), payloads)
-
-
-def is_wrapped(made: Workload) -> bool:
-    """Whether the helper is in it."""
-    return made.containers[-1].name == WATCH
 
 
 def _length(overrides: list[Json]) -> int:

@@ -7,21 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from bridge.config.values import Duration
-from bridge.groups.options import GroupOptions, Model
+from bridge.groups.options import Claimed, GroupOptions, Mapped
 
 Arn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:[a-z0-9-]+:[^:]*:\d{12}:.+$")]
 Subnet = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 Group = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")]
 
 
-class Mapped(Model):
-    """What pods of a namespace, or of one of its service accounts, are given. Nothing in a pod can
-    choose it."""
+class Identity(Mapped):
+    """What the pods of one entry are given."""
 
-    namespace: str = Field(min_length=1, max_length=63)
-    """The pods' namespace."""
-    service_account: str = ""
-    """The pods' service account. Default: every one of that namespace that no other entry names."""
     task_role: Arn | None = None
     """The role whose credentials their containers get. Default: none."""
     subnets: tuple[Subnet, ...] = Field(default=(), max_length=16)
@@ -30,13 +25,9 @@ class Mapped(Model):
     """Which security groups they are in. Default: the backend's own."""
 
 
-class Claim(Model):
+class Claim(Claimed):
     """The file system behind a PersistentVolumeClaim."""
 
-    namespace: str = Field(min_length=1, max_length=63)
-    """The claim's namespace."""
-    claim: str = Field(min_length=1, max_length=253)
-    """The claim's name."""
     file_system: str = Field(pattern=r"^fs-[0-9a-f]{8,40}$")
     """The EFS file system's ID."""
     access_point: str = Field(default="", pattern=r"^(fsap-[0-9a-f]{8,40})?$")
@@ -78,7 +69,7 @@ class Options(GroupOptions):
     execution_role: Arn
     """The role by which Fargate pulls images, reads payloads and registries' logins, and writes
     logs. No container gets its credentials."""
-    identities: tuple[Mapped, ...] = ()
+    identities: tuple[Identity, ...] = ()
     """Roles, subnets and security groups by namespace and service account. Default: none: no pod
     has a role."""
     architecture: Literal["amd64", "arm64"] = "amd64"

@@ -7,6 +7,7 @@ from adapters.fargate.options import Options
 from adapters.fargate.sizes import STORAGE
 from bridge.adapter import Quote
 from bridge.errors import Invalid
+from bridge.groups.choose import architecture, is_spot
 from bridge.requests import pod_request
 from bridge.workload import Workload
 
@@ -24,13 +25,13 @@ def quote(workload: Workload, options: Options, region: str) -> Quote:
     disk = choose.disk(workload)
     if size is None or disk is None:
         raise Invalid(f"pod {workload.identity.name} fits no task of Fargate")
-    machine = choose.architecture(workload, options)
+    machine = architecture(workload, options.architecture)
     table = prices.known(region)
     hourly = table and table.hourly(size, machine, storage=disk, public_ip=options.public_ip)
     billed = {"cpu": size.millicores, "memory": size.memory * 2**20}
     if disk:
         billed["ephemeral-storage"] = disk * _GIB
-    spot = choose.is_spot(workload, options)
+    spot = is_spot(workload, options.capacity)
     words = _words(machine, disk, options, spot=spot) if hourly else _unknown(region)
     return Quote(
         account=options.execution_role.split(":")[4],

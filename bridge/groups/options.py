@@ -39,6 +39,25 @@ class Images(Model):
     true: all pods of one template then run the same image, and a wrong one costs no launch."""
 
 
+class Mapped(Model):
+    """What pods of a namespace, or of one of its service accounts, are given. Nothing in a pod can
+    choose it."""
+
+    namespace: str = Field(min_length=1, max_length=63)
+    """The pods' namespace."""
+    service_account: str = ""
+    """The pods' service account. Default: every one of that namespace that no other entry names."""
+
+
+class Claimed(Model):
+    """What stands behind a PersistentVolumeClaim."""
+
+    namespace: str = Field(min_length=1, max_length=63)
+    """The claim's namespace."""
+    claim: str = Field(min_length=1, max_length=253)
+    """The claim's name."""
+
+
 class GroupOptions(Model):
     """Options of every such backend; each has its own besides."""
 

@@ -38,6 +38,7 @@ from bridge.errors import (
     Unauthorized,
     Unavailable,
 )
+from bridge.groups.choose import ARCHITECTURE
 from bridge.groups.pods import Made
 from bridge.groups.pods import mark as mark_of
 from bridge.helper.payload import Settings
@@ -374,20 +375,10 @@ def test_what_commands_take_is_among_the_permissions() -> None:
     assert more == {"ecs:ExecuteCommand", "ssm:TerminateSession"}
 
 
-def test_capacity_and_architecture_are_the_pods_choice() -> None:
-    pod = workload(container("true"))
-    assert not choose.is_spot(pod, options())
-    assert choose.is_spot(pod, options(capacity="spot"))
-    spot = replace(pod, node_selector={choose.CAPACITY: "spot"})
-    assert choose.is_spot(spot, options())
-    assert not choose.is_spot(replace(spot, annotations={choose.CAPACITY: "on-demand"}), options())
-    arm = replace(pod, node_selector={choose.ARCHITECTURE: "arm64"})
-    assert choose.architecture(arm, options()) == "arm64"
-    wrong = replace(pod, node_selector={choose.ARCHITECTURE: "s390x", choose.CAPACITY: "cheap"})
-    assert [one.field for one in check(wrong, options())] == [
-        "spec.nodeSelector[kubernetes.io/arch]",
-        "spec.nodeSelector[podbridge.io/capacity-type]",
-    ]
+def test_a_machine_that_fargate_has_not_is_refused() -> None:
+    wrong = replace(workload(container("true")), node_selector={ARCHITECTURE: "s390x"})
+    (found,) = check(wrong, options())
+    assert found.field == "spec.nodeSelector[kubernetes.io/arch]"
 
 
 @pytest.mark.parametrize(
