@@ -26,7 +26,7 @@ def quote(workload: Workload, options: Options, region: str) -> Quote:
     if size is None or disk is None:
         raise Invalid(f"pod {workload.identity.name} fits no task of Fargate")
     machine = architecture(workload, options.architecture)
-    table = prices.known(region)
+    table = prices.TABLE.known(region)
     hourly = table and table.hourly(size, machine, storage=disk, public_ip=options.public_ip)
     billed = {"cpu": size.millicores, "memory": size.memory * 2**20}
     if disk:
