@@ -183,8 +183,7 @@ class Adapter(Grouped[Pod]):
         }
 
     def _taken_on(self, workload: Workload) -> Pod:
-        made = tuple(Made(one.name, one.image) for one in workload.containers)
-        return Pod(workload.identity, made, workload)
+        return Pod(workload.identity, Made.all_of(workload), workload)
 
     async def _catch_up(self) -> None:
         await self._looks.refresh()

@@ -18,12 +18,6 @@ from bridge.errors import Unsupported
 from bridge.groups import prepare
 from bridge.groups.choose import architecture, is_spot
 from bridge.groups.pods import Made
-from bridge.workload import Workload
-
-_SLACK = 60.0
-"""Seconds beyond a pod's hard stop after which its task is stopped, where the helper should have
-done it."""
-
 
 _T = TypeVar("_T")
 
@@ -75,19 +69,18 @@ class Preparation:
         pod.payloads = tuple(launch.payloads)
         await self._store.put_payloads(launch.payloads)
         given = choose.given(workload, self._options)
-        groups = (one.security.fs_group for one in workload.containers)
         return Order(
             workload.identity,
             accepted_at=self._clock(),
-            containers=tuple(Made(one.name, one.image) for one in made.containers),
+            containers=Made.all_of(made),
             definition=await self._definitions.arn(launch.definition),
             overrides=launch.overrides,
             spot=is_spot(workload, self._options.capacity),
             task_role=given.task_role,
             subnets=_from(given.subnets, pod.mark),
             security_groups=given.security_groups,
-            hard_stop=_hard_stop(workload, wrapped=wrapped),
-            fs_group=next((one for one in groups if one is not None), None),
+            hard_stop=ready.hard_stop,
+            fs_group=ready.fs_group,
             payloads=pod.payloads,
             logins=pod.logins,
             execute_command=choose.takes_commands(given, self._options, wrapped=wrapped),
@@ -98,12 +91,6 @@ def _known(found: _T | None) -> _T:
     if found is None:
         raise Unsupported("no task is large enough")
     return found
-
-
-def _hard_stop(workload: Workload, *, wrapped: bool) -> float | None:
-    if workload.hard_stop is None:
-        return None
-    return workload.hard_stop + (_SLACK if wrapped else 0.0)
 
 
 def _from(subnets: tuple[str, ...], mark: str) -> tuple[str, ...]:

@@ -8,12 +8,11 @@ from adapters.fargate.sizes import STORAGE
 from bridge.adapter import Quote
 from bridge.errors import Invalid
 from bridge.groups.choose import architecture, is_spot
+from bridge.groups.prepare import LATE
 from bridge.requests import pod_request
 from bridge.workload import Workload
 
 _GIB = 2**30
-_LATE = 60.0
-"""Seconds after a pod's hard stop at which its task is stopped, where its helper has not."""
 _BARE = "ends by itself only while podbridge runs"
 """Of a pod without the helper, whose hard stop nobody else keeps."""
 
@@ -43,7 +42,7 @@ def quote(workload: Workload, options: Options, region: str) -> Quote:
         source=table.source if table else "",
         least=prices.MINIMUM,
         # Billing begins with the images' download, and a task that never runs is given up.
-        around=options.start_deadline + _LATE,
+        around=options.start_deadline + LATE,
         spot=spot,
         words=words if wrapped else f"{words}; {_BARE}",
     )

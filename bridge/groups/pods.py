@@ -34,6 +34,11 @@ class Made:
     image: str
     """As the pod names it."""
 
+    @staticmethod
+    def all_of(workload: Workload) -> tuple[Made, ...]:
+        """Those of a workload."""
+        return tuple(Made(one.name, one.image) for one in workload.containers)
+
 
 class Ending(Enum):
     """Why a group is ended, in words for people."""

@@ -16,6 +16,10 @@ from bridge.helper.wrap import bare, is_wrapped, wrap
 from bridge.registry import RegistryClient
 from bridge.workload import Workload
 
+LATE = 60.0
+"""Seconds beyond a pod's hard stop at which its group is ended, where its helper should have done
+it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -32,6 +36,19 @@ class Prepared:
     def wrapped(self) -> bool:
         """Whether the helper is in it."""
         return is_wrapped(self.made)
+
+    @property
+    def hard_stop(self) -> float | None:
+        """Seconds after its start at which its group is ended; None: never."""
+        if self.workload.hard_stop is None:
+            return None
+        return self.workload.hard_stop + (LATE if self.wrapped else 0.0)
+
+    @property
+    def fs_group(self) -> int | None:
+        """The pod's fsGroup."""
+        groups = (one.security.fs_group for one in self.workload.containers)
+        return next((one for one in groups if one is not None), None)
 
 
 class Preparation:
