@@ -101,7 +101,7 @@ class Adapter(Grouped[Pod]):
             pods=self._pods,
             launches=self._launches,
             start_deadline=options.start_deadline,
-            look_at=lambda mark: self._looks.look_at(mark),  # noqa: PLW0108 - it is made later
+            look_at=self._look_at,
             clock=self._clients.now,
         )
         self._looks = Poll(

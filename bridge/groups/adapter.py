@@ -59,6 +59,10 @@ class Grouped(Hosted, ABC, Generic[P]):
     async def _remove(self, pod: P) -> None:
         """Removes all that is left of a pod that runs no more; returns when that is confirmed."""
 
+    def _look_at(self, mark: str) -> None:
+        """Has the pod of that mark looked at now."""
+        self._looks.look_at(mark)
+
     # Opening and closing.
 
     def _helper_state(self, options: GroupOptions, owner: str) -> HelperState:
@@ -183,7 +187,7 @@ class Grouped(Hosted, ABC, Generic[P]):
     def tell(self, identity: Identity) -> None:
         """The pod may have changed, and its group with it."""
         if (pod := self._pods.of(identity)) is not None:
-            self._looks.look_at(pod.mark)
+            self._look_at(pod.mark)
             self._pods.tell(pod)
 
     @abstractmethod
