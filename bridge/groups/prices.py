@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 
-class Dated(Protocol):
+class Read(Protocol):
     """One region's prices."""
 
     @property
     def read_on(self) -> date:
         """The day on which they were read."""
 
+    @property
+    def source(self) -> str:
+        """Where: an address that people can look at."""
 
-T = TypeVar("T", bound=Dated)
+
+T = TypeVar("T", bound=Read)
 
 
 class PriceTable(Generic[T]):

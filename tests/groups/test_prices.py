@@ -19,6 +19,7 @@ from bridge.groups.prices import PriceTable
 class Paper:
     read_on: date
     price: int
+    source: str = ""
 
 
 def read(plain: Mapping[str, Any]) -> Paper:
