@@ -59,10 +59,6 @@ class Grouped(Hosted, ABC, Generic[P]):
     async def _remove(self, pod: P) -> None:
         """Removes all that is left of a pod that runs no more; returns when that is confirmed."""
 
-    def _look_at(self, mark: str) -> None:
-        """Has the pod of that mark looked at now."""
-        self._looks.look_at(mark)
-
     # Opening and closing.
 
     def _helper_state(self, options: GroupOptions, owner: str) -> HelperState:
@@ -163,6 +159,10 @@ class Grouped(Hosted, ABC, Generic[P]):
         await self._remove(pod)
         self._hosting.forget(identity.key)
         self._pods.forget(pod)
+
+    def _look_at(self, mark: str) -> None:
+        """Has the pod of that mark looked at now."""
+        self._looks.look_at(mark)
 
     async def events(self) -> AsyncIterator[Observed]:
         """Pods as they change, and as what they wait for does."""
