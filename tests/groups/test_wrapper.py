@@ -7,7 +7,6 @@ import os
 import pty
 import select
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -186,8 +185,6 @@ def _run(
     words = wrapped(command, WORD, stdin=has_stdin, tty=tty)
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover - another program in an instant
-        for one in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(one, signal.SIG_DFL)  # who runs the tests behind may ignore them
         os.execve(path, [*program, *words[1:]], dict(os.environ if env is None else env))
     parser = (Terminal if tty else Pipes)(marked(WORD, stdin=has_stdin))
     ran, typed = Ran(), b""
