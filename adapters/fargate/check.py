@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from adapters.fargate import choose
 from adapters.fargate.environment import in_the_way
 from adapters.fargate.options import Options
-from adapters.fargate.security import ADDABLE
 from bridge.errors import Violation
 from bridge.groups import checks
 from bridge.groups.checks import Needs
@@ -16,6 +15,8 @@ from bridge.workload import Container, Workload
 
 CONTAINERS = 10
 """Containers of a task, at most."""
+_ADDABLE = frozenset({"SYS_PTRACE"})
+"""The capabilities that Fargate lets one add."""
 _RESOURCES = ("cpu", "memory", "ephemeral-storage")
 _ONLY_HELPER = "only the helper can do that here"
 
@@ -69,8 +70,8 @@ def _container(one: Container, path: str) -> Iterator[Violation]:
     if own.privileged:
         yield Violation(f"{where}.privileged", "Fargate runs no privileged containers")
     for index, name in enumerate(own.add_capabilities):
-        if name.upper().removeprefix("CAP_") not in ADDABLE:
-            words = f'found "{name}"; allowed: {", ".join(sorted(ADDABLE))}'
+        if name.upper().removeprefix("CAP_") not in _ADDABLE:
+            words = f'found "{name}"; allowed: {", ".join(sorted(_ADDABLE))}'
             yield Violation(f"{where}.capabilities.add[{index}]", words)
     if own.seccomp not in ("", "RuntimeDefault"):
         yield Violation(f"{where}.seccompProfile.type", "allowed: RuntimeDefault")

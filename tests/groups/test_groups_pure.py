@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import Violation
-from bridge.groups import checks, choose, tokens
+from bridge.groups import checks, choose, security, tokens
 from bridge.groups.checks import Needs
 from bridge.groups.images import rewritten
 from bridge.groups.options import Claimed, GroupOptions, Mapped
@@ -174,3 +174,29 @@ def test_what_no_group_does_of_a_container(more: dict[str, Any], field: str) -> 
     one = pod(EmptyDir("work"), **more)
     (found,) = checks.container(one, one.containers[0], "m", ("cpu", "memory"))
     assert found.field == field
+
+
+@pytest.mark.parametrize(
+    ("own", "user", "dropped"),
+    [
+        (Security(), (None, None), []),
+        (Security(run_as_user=1000), (1000, None), []),
+        (Security(run_as_user=1000, run_as_group=3), (1000, 3), []),
+        # The helper takes the others by itself, and has to begin as root for that.
+        (Security(run_as_user=1000, fs_group=5, drop_capabilities=("ALL",)), (0, 0), None),
+        (Security(run_as_user=1000, supplemental_groups=(5,)), (0, 0), []),
+        (Security(drop_capabilities=("ALL",)), (None, None), ["ALL"]),
+    ],
+)
+def test_users_and_capabilities(
+    own: Security, user: tuple[int | None, int | None], dropped: list[str] | None
+) -> None:
+    one = pod(security=own).containers[0]
+    assert security.user(one, wrapped=True) == user
+    _, drop = security.capabilities(one, wrapped=True)
+    if dropped is None:
+        assert not {"SETUID", "SETGID", "KILL", "ALL"} & set(drop)
+        assert len(drop) == 11
+    else:
+        assert drop == dropped
+    assert security.user(one, wrapped=False) == (own.run_as_user, own.run_as_group)
