@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aws_kit import Cloud, Ecs, awslogs, container
 
-from adapters.simulators.aws import running
+from adapters.simulators.common import running
 from bridge.workload import ContainerState, Exit, Identity, Observed, Running, State
 
 WHO = Identity("cluster", "node", "ecs", "task", "a", 0)
