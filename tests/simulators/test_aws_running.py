@@ -53,7 +53,7 @@ async def backend(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 async def test_a_list_that_is_older_than_an_event_takes_nothing_back(
     backend: Scripted, older: Observed
 ) -> None:
-    runner: Any = running.Runner("null")
+    runner: Any = running.Runner("null", "aws")
     await runner.open()
     heard = asyncio.Queue[None]()
     runner.listen("a", lambda: heard.put_nowait(None))
