@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from adapters.simulators.common.settings import CALL_KINDS, Bucket, Chance, Model
+from adapters.simulators.common.settings import Bucket, Chance, Model
 
 __all__ = ["Bucket", "Fault", "Settings", "Timing"]
 

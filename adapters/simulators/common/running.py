@@ -224,10 +224,13 @@ class Runner:
     ) -> bytes:
         """The end of the log of a container's latest run: `most` bytes of it. BridgeError."""
         options = LogOptions(timestamps=timestamps, tail_lines=tail)
-        found = b""
+        found = bytearray()
         async for piece in self._backend.logs(identity, container, options):
-            found = (found + piece)[-most:]
-        return found
+            found += piece
+            # Not with each piece: what is left is moved every time.
+            if len(found) > 2 * most:
+                del found[:-most]
+        return bytes(found[-most:])
 
     async def attach(self, identity: Identity, container: str) -> Channel:
         """What a container writes from now on. BridgeError."""
