@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -83,8 +84,18 @@ class Site:
 
     async def close(self) -> None:
         """Listens no more; again, or before it was opened: nothing to do."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None:
+            return
+        connections = self._runner.server.connections if self._runner.server is not None else []
+        transports = [one.transport for one in connections]
+        await self._runner.cleanup()
+        # With TLS a connection is over only once its client has said so as well.
+        for transport in transports:
+            if isinstance(transport, asyncio.Transport):
+                transport.abort()
+        # One turn of the loop closes their sockets, another tells of it.
+        for _ in range(2):
+            await asyncio.sleep(0)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         for prefix, serve in self._streams.items():

@@ -221,7 +221,8 @@ class Life:
         happen(self.group.events, event, words, now, "Warning")
         self.group.deallocate(now)
         operation.fail(words)
-        self._settle("Failed", "Failed")
+        # "Failed" is a state of groups of policy Never alone.
+        self._settle("Failed" if self.group.policy == "Never" else "Pending", "Failed")
 
     def _settle(self, state: str, provisioning: str) -> None:
         """From now on it can be changed again."""
