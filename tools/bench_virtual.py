@@ -59,6 +59,7 @@ def _compared(ours: bench_node.Result, bare: bench_node.Result) -> Iterator[Figu
     cpu = sum(ours.cpu.values()) / ours.pods * 1e3
     parts = ", ".join(f"{name} {one / ours.pods * 1e3:.1f}" for name, one in ours.cpu.items())
     yield Figure("  CPU a pod, shim and provider", cpu, "ms", 4, note=parts)
+    yield Figure("  CPU a pod, bare loop", bare.cpu_a_pod * 1e3, "ms")
 
 
 def _measured(

@@ -29,7 +29,9 @@ from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupport
 from bridge.kubelet.admission import Admission
 from bridge.kubelet.affinity import AFFINITY
 from bridge.kubelet.client import METADATA_LIST, ApiClient, Conflict, Forbidden, escaped
+from bridge.kubelet.inbox import Inbox
 from bridge.kubelet.node import host_ips
+from bridge.kubelet.patches import status_patch
 from bridge.kubelet.recorder import Recorder
 from bridge.kubelet.references import References, Services, Tokens
 from bridge.kubelet.watch import Changed, Listed, ListWatch
@@ -43,7 +45,6 @@ MIRROR = "kubernetes.io/config.mirror"
 ENDED = 20_000
 """UIDs that are known to be gone: none ever comes back, so nobody has to ask."""
 
-_MERGED_BY_IP = ("podIPs", "hostIPs")
 _log = logging.getLogger(__name__)
 
 
@@ -109,7 +110,7 @@ class ApiCluster:
         )
         self._pods: dict[str, _Known] = {}
         self._names: dict[tuple[str, str], str] = {}
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         self._following: asyncio.Task[None] | None = None
         self._listed_once = asyncio.Event()
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -172,7 +173,7 @@ class ApiCluster:
 
     async def watch(self) -> AsyncIterator[PodEvent]:
         """`Cluster.watch`. Goes on by itself while the API server is away."""
-        inbox = self._inbox = _Inbox()
+        inbox = self._inbox = Inbox()
         for one in self._pods.values():
             one.given, one.quiet = 0, -1
         if self._following is not None:
@@ -343,7 +344,7 @@ class ApiCluster:
 
     # What comes in.
 
-    async def _follow(self, inbox: _Inbox) -> None:
+    async def _follow(self, inbox: Inbox) -> None:
         synced = False
         async with aclosing(self._watching.follow()) as changes:
             async for change in changes:
@@ -356,7 +357,7 @@ class ApiCluster:
                     inbox.put("", PodEvent("SYNCED", {}))
                     synced = True
 
-    def _listed(self, inbox: _Inbox, listed: Listed, *, tell_all: bool) -> None:
+    def _listed(self, inbox: Inbox, listed: Listed, *, tell_all: bool) -> None:
         there = {one["metadata"]["uid"] for one in listed.items}
         for missed in [known.pod for uid, known in self._pods.items() if uid not in there]:
             self._changed(inbox, Changed("DELETED", missed))
@@ -369,7 +370,7 @@ class ApiCluster:
             elif is_news or _version(one) == 0:
                 self._changed(inbox, Changed("ADDED", one))
 
-    def _changed(self, inbox: _Inbox, change: Changed) -> None:
+    def _changed(self, inbox: Inbox, change: Changed) -> None:
         pod = change.object
         metadata = pod["metadata"]
         uid = metadata["uid"]
@@ -474,40 +475,6 @@ class ApiCluster:
             self._inbox.put(f"again {uid}", PodEvent("MODIFIED", known.pod))
 
 
-class _Inbox:
-    """What the loop has not taken yet: of each pod the newest, in the order of their first news."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, PodEvent] = {}
-        self._news = asyncio.Event()
-        self._ended: asyncio.Task[None] | None = None
-
-    def put(self, key: str, event: PodEvent) -> None:
-        self._events[key] = event
-        self._news.set()
-
-    def drop(self, uid: str) -> None:
-        """The loop knows better by now. A deletion is never that."""
-        event = self._events.get(uid)
-        if event is not None and event.type != "DELETED":
-            del self._events[uid]
-
-    def end(self, task: asyncio.Task[None]) -> None:
-        self._ended = task
-        self._news.set()
-
-    async def take(self) -> PodEvent:
-        """The next one. Raises what ended the watch: a defect, as a watch has no other end."""
-        while not self._events:
-            if self._ended is not None:
-                if not self._ended.cancelled():
-                    self._ended.result()
-                raise Unavailable("the watch has ended")
-            self._news.clear()
-            await self._news.wait()
-        return self._events.pop(next(iter(self._events)))
-
-
 @contextmanager
 def _never_permanent(except_for: tuple[type[BridgeError], ...] = ()) -> Iterator[None]:
     """What the API server says of our calls is no reason to fail a pod."""
@@ -560,54 +527,3 @@ def _foreign(pod: Manifest) -> dict[str, object]:
     """Conditions that others write: a pod's readiness may wait for one."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return {one["type"]: one.get("status") for one in conditions if one["type"] not in OWNED}
-
-
-def status_patch(old: Manifest, new: Manifest) -> Manifest:
-    """The strategic merge patch that makes `new` of `old`: only what differs, null for what goes.
-
-    Conditions merge by type and addresses by IP, as v1.PodStatus declares; every other list is
-    replaced. Absent, null and empty are one.
-    """
-    patch: Manifest = {}
-    for key, value in new.items():
-        before = old.get(key)
-        if before is value or before == value or (not before and not value):
-            continue
-        if key == "conditions":
-            if changed := _conditions_patch(before or (), value):
-                patch[key] = changed
-        elif key in _MERGED_BY_IP:
-            patch[key] = [{"$patch": "replace"}, *value] if before else value
-        elif isinstance(value, dict) and isinstance(before, dict):
-            patch[key] = _merge(before, value)
-        else:
-            patch[key] = value
-    for key, value in old.items():
-        if key not in new and value not in (None, "", [], {}):
-            patch[key] = None
-    return patch
-
-
-def _merge(old: Manifest, new: Manifest) -> Manifest:
-    patch: Manifest = {}
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, dict) and isinstance(before, dict):
-            if nested := _merge(before, value):
-                patch[key] = nested
-        elif before != value:
-            patch[key] = value
-    return patch | {key: None for key in old if key not in new and old[key] is not None}
-
-
-def _conditions_patch(old: Iterable[Manifest], new: Iterable[Manifest]) -> list[Manifest]:
-    before = {one["type"]: one for one in old}
-    patch = []
-    for one in new:
-        was = before.pop(one["type"], None)
-        if was is None:
-            patch.append(one)
-        elif changed := _merge(was, one):
-            patch.append({"type": one["type"], **changed})
-    patch += [{"$patch": "delete", "type": kind} for kind in before]
-    return patch

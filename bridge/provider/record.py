@@ -38,6 +38,8 @@ NOTICES = 16
 """Notices that are kept of one pod."""
 NOTICE_AGAIN = 60.0
 """Seconds before the same notice is told again."""
+CLOCK_STEP = 1.0
+"""Seconds by which a wall clock is moved before anybody minds."""
 NOTICE_MAX = 1024
 """Characters of a notice's message."""
 
@@ -99,6 +101,9 @@ class Record:
     deleting: bool = False
     kill_due: dict[str, float] = field(default_factory=dict)
     """When each container that was told to end will be killed; "" is the whole pod."""
+    lead: float | None = None
+    """Seconds that the wall clock was ahead of the event loop's when the times of its end were
+    last right."""
     problem: Waiting | None = None
     """Why the whole pod waits."""
     refused: tuple[str, str] | None = None
@@ -146,6 +151,24 @@ class Record:
     def _is_cared_for_there(self) -> bool:
         """Whether probes and hooks are the backend's own matter, and it tells what they know."""
         return self.backend is not None and self.backend.containers is None
+
+    def align(self, lead: float) -> None:
+        """Moves the times of its end with a wall clock that was set: a grace lasts as long as it
+        was given, and a hook with it. `lead` is the wall clock's before the event loop's now."""
+        if self.lead is None:
+            self.lead = lead
+        step = lead - self.lead
+        if abs(step) < CLOCK_STEP:
+            return
+        self.lead = lead
+        if self.stop is not None:
+            self.stop = replace(self.stop, at=self.stop.at + step)
+        if self.plan is not None and self.plan.since is not None:
+            self.plan = replace(self.plan, since=self.plan.since + step)
+        self.kill_due = {name: at + step for name, at in self.kill_due.items()}
+        for health in self.health.values():
+            if health.stop_by is not None:
+                health.stop_by += step
 
     def health_of(self, state: ContainerState) -> Health:
         """What is known of this run of a container; what was known of an earlier one ends."""

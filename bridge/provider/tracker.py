@@ -114,6 +114,7 @@ class Tracker:
 
     def order_stop(self, record: Record, grace: float) -> None:
         """Ends a pod; a later order may only bring the kill forward."""
+        self._align(record)
         now = self.clock()
         record.deleting = True
         if record.stop is None or now + grace < record.stop.at + record.stop.grace:
@@ -236,6 +237,9 @@ class Tracker:
         record = self.records.get(key)
         return record is not None and (record.launched_at is not None or _is_to_end(record))
 
+    def _align(self, record: Record) -> None:
+        record.align(self.clock() - asyncio.get_running_loop().time())
+
     async def _step(self, key: Key) -> float | None:
         record = self.records.get(key)
         if record is None or record.gone:
@@ -244,6 +248,7 @@ class Tracker:
             self._driver.forget(record)
             self._settle(record)
             return await self._remove(record)
+        self._align(record)
         try:
             return await self._advance(record)
         except BridgeError as error:

@@ -133,11 +133,12 @@ def test_no_text(place: Place) -> None:
     [
         ({"apiVersion": "apps/v1", "kind": "Deployment"}, "kind|Deployment|Pod, Job, CronJob"),
         ({"apiVersion": "v1", "kind": "Pdo"}, "kind|Pdo|Pod, Job, CronJob"),
-        ({"apiVersion": "v2", "kind": "Pod"}, "v2"),
+        ({"apiVersion": "v2", "kind": "Pod"}, "apiVersion|v2|v1"),
     ],
 )
 def test_an_unknown_kind(place: Place, kind: Manifest, words: str) -> None:
-    run_text(place, json.dumps({**kind, "metadata": {"name": "a"}, "spec": {}}), words)
+    spec = {"containers": [container("true")]}
+    run_text(place, json.dumps({**kind, "metadata": {"name": "a"}, "spec": spec}), words)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_a_duplicate_name(place: Place) -> None:
 
 def test_a_bad_job(place: Place) -> None:
     bad = job("j", "true", completions=-1, backoffLimit="many")
-    run_text(place, json.dumps(bad), "spec.backoffLimit|many")
+    run_text(place, json.dumps(bad), "spec.backoffLimit|many", "spec.completions|-1|0 or more")
     always = job("j", "true", {"restartPolicy": "Always"})
     run_text(place, json.dumps(always), "spec.template.spec.restartPolicy|Always|OnFailure, Never")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -35,7 +36,9 @@ async def test_exec_has_its_own_code_streams_and_place(make: Make, tmp_path: Pat
         await channel.write(b"for nobody")
         assert await drained(channel) == (b"end\n", b"", 0)
         # What it leaves in the background holds nobody up.
-        assert await drained(await made.sh("sleep 1000 & echo x; exit 3")) == (b"x\n", b"", 3)
+        behind = "sleep 1000 & echo $! >behind; echo x; exit 3"
+        assert await drained(await made.sh(behind)) == (b"x\n", b"", 3)
+        os.kill(int((tmp_path / "behind").read_text()), signal.SIGKILL)
         found = await asyncio.gather(*(made.says(f"echo {number}") for number in range(20)))
         assert found == [b"%d\n" % number for number in range(20)]
 

@@ -135,6 +135,33 @@ def test_a_wall_clock_that_steps_back_hides_no_news() -> None:
     virtual.run(story())
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_wall_clock_that_is_set_neither_shortens_nor_lengthens_a_grace(step: float) -> None:
+    async def story() -> None:
+        shift = 0.0
+
+        def clock() -> float:
+            return virtual.clock() + shift
+
+        sky = Cloud(virtual.clock, dies_after=5)
+        pod = a_pod(terminationGracePeriodSeconds=30)
+        pod["spec"]["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 10}}}
+        async with over(PaperAdapter(sky), clock=clock) as (provider, watcher):
+            await provider.create_pod(asked(pod))
+            facts = await watcher.until("one", runs)
+            ordered = virtual.clock()
+            await provider.delete_pod(pb.DeletePodRequest(pod=facts.pod))
+            await asyncio.sleep(5)
+            shift = step
+            await provider.delete_pod(pb.DeletePodRequest(pod=facts.pod))
+            await watcher.ended("one")
+            assert [(at - ordered, grace) for at, _, _, grace in sky.kills] == [
+                (pytest.approx(10, abs=0.5), pytest.approx(20, abs=0.5)),
+            ]
+
+    virtual.run(story())
+
+
 def test_a_pod_deleted_before_its_start_was_seen_still_tells_its_exit() -> None:
     async def story() -> None:
         sky = cloud()
