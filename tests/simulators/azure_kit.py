@@ -107,6 +107,19 @@ class Cloud:
             with error:
                 return error.code, json.loads(error.read() or b"null"), error.headers
 
+    def arm(
+        self, method: str, path: str, body: Any = None, version: str = "2023-05-01"
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """A request of the subscription's without the SDK, with a token."""
+        place = f"/subscriptions/{self.simulator.environment['AZURE_SUBSCRIPTION_ID']}{path}"
+        query = f"?api-version={version}" if version else ""
+        return self.http(method, place + query, body, self.signed())
+
+    def signed(self) -> dict[str, str]:
+        """The header that says who calls."""
+        token = self.credential().get_token("https://management.azure.com/.default").token
+        return {"Authorization": f"Bearer {token}"}
+
     def control(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         return self.http(method, f"/_podbridge/{path}", body)[:2]
 

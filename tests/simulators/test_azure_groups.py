@@ -48,8 +48,7 @@ def test_a_put_goes_on_behind_its_answer() -> None:
         assert first.headers["x-ms-request-id"]
         body = json.loads(first.text())["properties"]
         assert (body["provisioningState"], body["instanceView"]["state"]) == ("Pending", "Pending")
-        token = cloud.credential().get_token("https://management.azure.com/.default").token
-        signed = {"Authorization": f"Bearer {token}"}
+        signed = cloud.signed()
         assert cloud.http("GET", place, headers=signed)[1]["status"] == "InProgress"
         assert refusal(lambda: aci.begin(group(shell("sleep 60")))) == (
             409,
@@ -224,10 +223,25 @@ def test_stopped_started_and_restarted(aci: Aci, tmp_path: Path) -> None:
     until(lambda: runs.read_text() == "run\nrun\nrun\n")
 
 
+def test_a_group_that_is_stopped_between_two_runs_runs_no_more(aci: Aci, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    aci.put(group(shell(f"echo run >> {runs}"), policy="Always"))
+    until(lambda: runs.read_text().count("run") >= 2)
+    aci.groups.stop(RG, "one")
+    state = aci.when("Stopped").containers[0].instance_view.current_state
+    assert (state.state, state.exit_code) in (("Terminated", 0), ("Terminated", 143))
+    before = runs.read_text()
+    # Whatever ran on would have run often until this one is done.
+    aci.put(group(shell("sleep 0.5")), "two")
+    aci.when("Succeeded", "two")
+    assert runs.read_text() == before
+
+
 def test_tags_are_changed_without_running_anything_again(aci: Aci) -> None:
     aci.put(group(shell("sleep 60")))
     began = aci.get().containers[0].instance_view.current_state.start_time
     aci.groups.update(RG, "one", m.Resource(tags={"a": "b"}))
+    aci.groups.update(RG, "one", m.Resource())
     found = aci.get()
     assert found.tags == {"a": "b"}
     assert found.containers[0].instance_view.current_state.start_time == began

@@ -86,7 +86,7 @@ class Dispatcher:
 
     async def answer(self, request: Request) -> Answer:
         """The answer. Lost: the connection is to be closed without one."""
-        granted = self._subscription.tokens.answer(request, self._subscription.base())
+        granted = self._subscription.tokens.answer(request)
         if granted is not None:
             return granted
         call = _Call(self._subscription, self._handlers, request)
@@ -202,7 +202,7 @@ class _Call:
             if one.kind == "throttle":
                 rates = self._subscription.rates
                 if one.flavour == "provider":
-                    raise rates.too_many(one.seconds or 1.0)
+                    raise rates.too_many(self._request.method, one.seconds or 1.0)
                 raise rates.throttled(self._request.method, self.caller, one.seconds or 1.0)
 
 

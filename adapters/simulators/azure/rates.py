@@ -24,7 +24,8 @@ LIMITS: Mapping[str, Limit] = {
 }
 _ALL = 15
 """So many times a principal's limit is that of a subscription."""
-_SPANS = (("pt5m", 300.0), ("pt1h", 3600.0))
+_SPANS = (("pt5m", "00:05:00", 300.0), ("pt1h", "01:00:00", 3600.0))
+_ACTIONS = {"PUT": "ContainerGroupCreation", "DELETE": "ContainerGroupDeletion"}
 _KINDS = {"GET": "reads", "HEAD": "reads", "DELETE": "deletes"}
 
 
@@ -52,11 +53,9 @@ class Rates:
         """Takes one call from ARM's buckets; the headers of its answer. ArmError 429."""
         kind = kind_of(method)
         own, everybody = f"{kind}/{caller}", f"global-{kind}"
-        taken = self._levels.takes({own: 1.0, everybody: 1.0})
-        if not taken:
-            per_second = self._levels.limit(own).per_second
-            short = (1.0 - min(self._levels.level(own), self._levels.level(everybody))) / per_second
-            raise self.throttled(method, caller, short)
+        if not self._levels.takes({own: 1.0, everybody: 1.0}):
+            wait = max(self._wait(own), self._wait(everybody))
+            raise self.throttled(method, caller, wait)
         return {
             f"x-ms-ratelimit-remaining-subscription-{kind}": str(int(self._levels.level(own))),
             f"x-ms-ratelimit-remaining-subscription-{everybody}": str(
@@ -64,17 +63,22 @@ class Rates:
             ),
         }
 
+    def _wait(self, bucket: str) -> float:
+        """Seconds until it has a token."""
+        return (1.0 - self._levels.level(bucket)) / self._levels.limit(bucket).per_second
+
     def provider(self, method: str, location: str) -> dict[str, str]:
         """Counts a create or a delete in a region; the headers of its answer. ArmError 429."""
         called = self._called.setdefault((method, location), deque())
-        while called and self._clock.passed(called[0]) >= _SPANS[-1][1]:
+        while called and self._clock.passed(called[0]) >= _SPANS[-1][-1]:
             called.popleft()
         left = {}
-        for allowed, (name, span) in zip(self._allowed[method], _SPANS, strict=True):
+        for allowed, (name, interval, span) in zip(self._allowed[method], _SPANS, strict=True):
             recent = [at for at in called if self._clock.passed(at) < span]
             if len(recent) >= allowed:
-                wait = span - self._clock.passed(recent[0]) if recent else span
-                raise self.too_many(wait)
+                # As soon as so many are left in the span that one more is allowed.
+                wait = span - self._clock.passed(recent[-allowed]) if allowed else span
+                raise self._too_many(method, allowed, interval, wait)
             left[name] = allowed - len(recent) - 1
         called.append(self._clock.now())
         header = "x-ms-ratelimit-remaining-subscription-resource-requests"
@@ -90,10 +94,19 @@ class Rates:
         )
         return ArmError(429, "SubscriptionRequestsThrottled", words, {"Retry-After": after})
 
-    def too_many(self, seconds: float) -> ArmError:
+    def too_many(self, method: str, seconds: float) -> ArmError:
         """The provider's refusal, for so many seconds of the cloud's."""
-        words = "Too many requests for container groups in this region. Please try again later."
-        return ArmError(429, "TooManyRequests", words, {"Retry-After": self._after(seconds)})
+        known = method if method in _ACTIONS else "PUT"
+        return self._too_many(known, self._allowed[known][0], _SPANS[0][1], seconds)
+
+    def _too_many(self, method: str, allowed: int, interval: str, seconds: float) -> ArmError:
+        after = self._after(seconds)
+        words = (
+            f"Number of requests for action '{_ACTIONS[method]}' exceeded the limit of '{allowed}'"
+            f" for time interval '{interval}'. Please try again after '{int(after) / 60:.2f}'"
+            " minutes."
+        )
+        return ArmError(429, "TooManyRequests", words, {"Retry-After": after})
 
     def _after(self, seconds: float) -> str:
         """Of this machine's seconds, whole ones."""

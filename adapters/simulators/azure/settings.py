@@ -7,7 +7,7 @@ availability & quota limits for ACI" and "Understand how Azure Resource Manager 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,8 @@ CLIENT = "00000000-0000-0000-0000-000000000003"
 SECRET = "simulated"  # noqa: S105 - it opens nothing
 LOCATIONS = ("eastus", "eastus2", "westus", "westus2", "northeurope", "westeurope", "uksouth")
 
+_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+_Count = Annotated[int, Field(ge=0)]
 _FLAVOURS = {"throttle": ("arm", "provider"), "no-capacity": ("refused", "fails")}
 
 
@@ -35,6 +37,7 @@ class Fault(Chance):
         "stale",
         "no-capacity",
         "never-starts",
+        "stays-running",
         "evict",
     ]
     """`throttle`, `error`, `lost`, `delay` and `expired-token` befall calls; the others befall
@@ -42,7 +45,8 @@ class Fault(Chance):
     seconds: float = Field(default=0.0, ge=0)
     """Of the cloud's: how long `delay` holds a call up, what a `throttle` tells to wait, how long a
     fresh group is in no list (`stale`), how long after its acceptance a group `fails` for want of
-    capacity, how long after its deployment `evict` comes."""
+    capacity, how long after its deployment `evict` comes, how long a group `stays-running` whose
+    containers have ended (0: for ever)."""
     group: str = ""
     """For `evict`, by the control API: a group that is there already, by its resource ID."""
     flavour: Literal["", "arm", "provider", "refused", "fails"] = ""
@@ -80,11 +84,13 @@ class Timing(Model):
 class Settings(Model):
     """A subscription and what befalls it."""
 
-    subscription: str = SUBSCRIPTION
-    tenant: str = TENANT
-    clients: dict[str, str] = Field(default_factory=lambda: {CLIENT: SECRET})
+    subscription: str = Field(default=SUBSCRIPTION, pattern=_UUID)
+    tenant: str = Field(default=TENANT, pattern=_UUID)
+    clients: dict[str, str] = Field(default_factory=lambda: {CLIENT: SECRET}, min_length=1)
     """Secrets by client ID: who may ask for tokens."""
-    locations: list[str] = Field(default_factory=lambda: list(LOCATIONS), min_length=1)
+    locations: list[Annotated[str, Field(pattern=r"^[a-z0-9]+$")]] = Field(
+        default_factory=lambda: list(LOCATIONS), min_length=1
+    )
     """Regions, in ARM's short form: `eastus`."""
     seed: int = 0
     """Of everything that is by chance."""
@@ -98,9 +104,9 @@ class Settings(Model):
         "ContainerGroupQuotaReached"
     )
     """The code of a quota that is reached: both are documented."""
-    creates: tuple[int, int] = (100, 300)
+    creates: tuple[_Count, _Count] = (100, 300)
     """PUTs in 5 minutes, and in an hour, by region."""
-    deletes: tuple[int, int] = (100, 300)
+    deletes: tuple[_Count, _Count] = (100, 300)
     """DELETEs in 5 minutes, and in an hour, by region."""
     max_cpu: float = Field(default=4.0, gt=0)
     max_memory_gb: float = Field(default=16.0, gt=0)

@@ -38,7 +38,7 @@ class Subscription:
         self.ledger = Ledger(clock)
         self.rates = Rates(clock, settings)
         self.quotas = Quotas(settings)
-        self.tokens = Tokens(settings)
+        self.tokens = Tokens(settings, base)
         self.sessions = Sessions(base)
         self.operations = Operations(settings.subscription, base)
         world = World(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
@@ -28,10 +29,11 @@ class Token:
 
 
 class Tokens:
-    """Those that were given out."""
+    """Those that were given out. `base` says where the server is."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, base: Callable[[], str]) -> None:
         self._settings = settings
+        self._base = base
         self._given: dict[str, Token] = {}
 
     def issue(self, caller: str) -> str:
@@ -60,21 +62,22 @@ class Tokens:
         return self._refused("ExpiredAuthenticationToken", "The access token has expired.")
 
     def _refused(self, code: str, message: str) -> ArmError:
-        challenge = f'Bearer authorization_uri="{self._settings.tenant}", error="invalid_token"'
+        authority = f"{self._base()}/{self._settings.tenant}"
+        challenge = f'Bearer authorization_uri="{authority}", error="invalid_token"'
         return ArmError(401, code, message, {"WWW-Authenticate": challenge})
 
-    def answer(self, request: Request, base: str) -> Answer | None:
+    def answer(self, request: Request) -> Answer | None:
         """The answer to a request for a token or its metadata; None: it is none."""
         tenant, _, what = unquote(request.path).strip("/").partition("/")
         if what == "v2.0/.well-known/openid-configuration" and request.method == "GET":
-            return _json(200, self._metadata(f"{base}/{tenant}"))
+            return _json(200, self._metadata(f"{self._base()}/{tenant}"))
         if what != "oauth2/v2.0/token" or request.method != "POST":
             return None
         if tenant != self._settings.tenant:
             words = f"AADSTS90002: Tenant '{tenant}' not found."
             return _json(400, {"error": "invalid_request", "error_description": words})
-        given = {key: values[0] for key, values in parse_qs(request.body.decode()).items()}
-        return self._grant(given)
+        form = parse_qs(request.body.decode("utf-8", "replace"))
+        return self._grant({key: values[0] for key, values in form.items()})
 
     def _grant(self, given: dict[str, str]) -> Answer:
         client = given.get("client_id", "")

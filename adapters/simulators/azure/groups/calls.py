@@ -28,7 +28,7 @@ class Call:
         """The request's JSON. ArmError 400."""
         try:
             found = json.loads(self.request.body or b"null", parse_constant=_no_number)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _unreadable(str(error)) from None
         if not isinstance(found, dict):
             raise _unreadable("the body is to be an object.")

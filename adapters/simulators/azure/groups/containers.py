@@ -39,7 +39,7 @@ class Containers:
             raise _no_log(life, name)
         tail = _number(call.request.parameters.get("tail"))
         timestamps = call.request.parameters.get("timestamps", "").lower() == "true"
-        stopped = record.state == "Terminated"
+        stopped = record.state != "Running"
         lines = min(tail or STOPPED_LINES, STOPPED_LINES) if stopped else tail
         try:
             content = await self._world.runner.log(
@@ -106,6 +106,6 @@ def _no_log(life: Life, name: str) -> ArmError:
 def _number(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdigit() or text == "0":
+    if not text.isdecimal() or int(text) == 0:
         raise ArmError(400, "InvalidTail", f"tail is to be a number above 0, found '{text}'.")
     return int(text)

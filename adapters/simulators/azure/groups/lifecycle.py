@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
 from typing import Any
 
@@ -50,6 +51,9 @@ class Life:
         self.group.body = body
         self.group.reset()
         self.group.state, self.group.provisioning = "Pending", "Pending"
+        for task in self._fates:
+            # What was to befall the deployment before does not befall this one.
+            task.cancel()
         self._replace(self._deploy(operation, fates))
         for one in fates:
             if one.kind == "evict":
@@ -77,6 +81,7 @@ class Life:
             one.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._run is not None:
+            await self._run.settle()
             await self._world.runner.delete(self._run.workload.identity)
 
     def _replace(self, work: Coroutine[Any, Any, None]) -> None:
@@ -119,9 +124,10 @@ class Life:
             await world.clock.sleep(world.settings.timing.stuck)
             self._fail(operation, "Failed", _LATE)
             return
-        await self._launch(operation)
+        stays = [one.seconds or math.inf for one in fates if one.kind == "stays-running"]
+        await self._launch(operation, max(stays, default=0.0))
 
-    async def _launch(self, operation: Operation) -> None:
+    async def _launch(self, operation: Operation, stays: float = 0.0) -> None:
         group, world = self.group, self._world
         self._tell_all("Pulling", 'pulling image "{}"')
         group.allocate(world.clock.now())
@@ -140,10 +146,10 @@ class Life:
             self._fail(operation, "Failed", f"Error: {problem}")
             return
         self._tell_all("Pulled", 'Successfully pulled image "{}"')
-        await self._work(self._run, operation)
+        await self._work(self._run, operation, stays)
 
-    async def _work(self, run: Run, operation: Operation) -> None:
-        """Until nothing of it will run again."""
+    async def _work(self, run: Run, operation: Operation, stays: float) -> None:
+        """Until nothing of it will run again and, for `stays` seconds, is still said to."""
         group, world = self.group, self._world
         going = asyncio.create_task(run.go(), name=f"run {group.name}")
         going.add_done_callback(lambda _: self._signal.fire())
@@ -164,6 +170,7 @@ class Life:
             going.cancel()
             await asyncio.gather(going, return_exceptions=True)
         group.deallocate(world.clock.now())
+        await world.clock.sleep(stays)
         bad = any(one.code != 0 for one in group.containers)
         self._settle("Failed" if bad else "Succeeded", "Succeeded")
 

@@ -15,6 +15,9 @@ from adapters.simulators.azure.errors import TYPE
 from adapters.simulators.common import timestamps
 from adapters.simulators.common.web import Json
 
+_DEFAULTS: Json = {"sku": "Standard", "restartPolicy": "Always"}
+_KEPT = ("identity", "zones")
+
 
 @dataclass(slots=True)
 class Event:
@@ -158,7 +161,8 @@ class Group:
     @property
     def has_compute(self) -> bool:
         """Whether it holds cores now."""
-        return self.transitioning or self.state in ("Pending", "Running")
+        waits = self.state == "Pending" and self.provisioning != "Failed"
+        return waits or self.state == "Running"
 
     def reset(self) -> None:
         """Its containers anew, as the definition has them; their events stay."""
@@ -185,7 +189,7 @@ class Group:
 
     def as_json(self, *, view: bool) -> Json:
         """The resource; `view`: with instanceView, as GET has it and LIST has not."""
-        properties = redacted(self.properties)
+        properties = {**_DEFAULTS, **redacted(self.properties)}
         properties["provisioningState"] = "Deleting" if self.deleting else self.provisioning
         if self.address and "ipAddress" in properties:
             properties["ipAddress"]["ip"] = self.address
@@ -206,7 +210,7 @@ class Group:
             "tags": self.body.get("tags", {}),
             "properties": properties,
         }
-        return found | ({"zones": self.body["zones"]} if "zones" in self.body else {})
+        return found | {name: self.body[name] for name in _KEPT if name in self.body}
 
 
 def _total(properties: Json, name: str) -> float:

@@ -20,6 +20,14 @@ from adapters.simulators.common.web import Json
 MAX_CONTAINERS, MAX_VOLUMES, MAX_PORTS = 60, 20, 5
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PROBE_NUMBERS = {
+    "initialDelaySeconds": 0,
+    "periodSeconds": 1,
+    "failureThreshold": 1,
+    "successThreshold": 1,
+    "timeoutSeconds": 1,
+}
+"""The least that each may be."""
 _VOLUMES = ("azureFile", "emptyDir", "secret", "gitRepo")
 
 
@@ -149,6 +157,11 @@ def _check_probes(group: str, one: Json) -> None:
         if probe is not None and ("exec" in probe) == ("httpGet" in probe):
             words = f"{kind} of container '{one['name']}' in '{group}' needs one of exec, httpGet."
             raise _bad("InvalidProbe", words)
+        for name, least in _PROBE_NUMBERS.items():
+            given = least if probe is None else probe.get(name, least)
+            if given < least:
+                words = f"{kind} of container '{one['name']}' in '{group}': {name} is {given}."
+                raise _bad("InvalidProbe", words)
 
 
 def _check_resources(group: str, containers: list[Json]) -> None:

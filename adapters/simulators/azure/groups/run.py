@@ -19,6 +19,8 @@ _BACK_OFF, _LONGEST_BACK_OFF, _GOOD_RUN = 10.0, 300.0, 600.0
 _PULL = ("ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
 _UNSTARTABLE = (*_PULL, "CreateContainerConfigError", "CreateContainerError")
 NEVER_STARTED = 128
+_LATE = 30.0
+"""Real seconds after SIGKILL within which a container is seen to have ended."""
 
 
 class Run:
@@ -33,6 +35,8 @@ class Run:
         self._world = world
         self._signal = signal
         self._stopping = False
+        self._starts: dict[str, asyncio.Task[str]] = {}
+        """By container: the start of its latest run, and what stood in its way."""
         self.failure = ""
         """Why it can never start: an image, or an init container of policy Never."""
 
@@ -55,17 +59,24 @@ class Run:
     async def stop(self, grace: float) -> None:
         """Ends what runs, with so many seconds of the cloud's from SIGTERM to SIGKILL."""
         self._stopping = True
-        runner, identity = self._world.runner, self.workload.identity
-        records = (*self._inits, *self._containers)
-        running = [one for one in records if one.state == "Running"]
         real = self._world.clock.real(grace)
-        await asyncio.gather(*(runner.kill(identity, one.name, real) for one in running))
-        for one in running:
+        await asyncio.gather(*(self._end(one, real) for one in (*self._inits, *self._containers)))
+
+    async def settle(self) -> None:
+        """Until nothing is being started: what is removed then is all of it."""
+        await asyncio.gather(*self._starts.values(), return_exceptions=True)
+
+    async def _end(self, one: Record, grace: float) -> None:
+        start = self._starts.get(one.name)
+        if start is None or one.state == "Terminated" or await start:
+            return
+        if not _is_over(self._seen(one)):
             self._happen(one, "Killing", f"Killing container {one.name}.")
-            await self._signal.until(lambda one=one: isinstance(self._seen(one), Exit), real + 30)  # type: ignore[misc]
-            ended = self._seen(one)
-            if isinstance(ended, Exit):
-                one.end(ended.code, ended.reason, ended.finished_at)
+            await self._world.runner.kill(self.workload.identity, one.name, grace)
+            await self._signal.until(lambda: _is_over(self._seen(one)), grace + _LATE)
+        ended = self._seen(one)
+        if isinstance(ended, Exit):
+            one.end(ended.code, ended.reason, ended.finished_at)
 
     async def _live(self, one: Record, policy: str) -> int:
         delay = 0.0
@@ -86,7 +97,10 @@ class Run:
             one.restarts += 1
 
     async def _once(self, one: Record) -> int:
-        problem = await self._world.runner.start(self.workload, one.name, one.restarts)
+        start = self._world.runner.start(self.workload, one.name, one.restarts)
+        self._starts[one.name] = asyncio.create_task(start, name=f"start {one.name}")
+        # Whoever ends this before it is over must know whether anything runs.
+        problem = await asyncio.shield(self._starts[one.name])
         if problem:
             return self._never_started(one, problem)
         await self._signal.until(lambda: _is_settled(self._seen(one)))
@@ -136,6 +150,8 @@ def _again(policy: str, code: int) -> bool:
 
 
 def _is_settled(state: object) -> bool:
-    if isinstance(state, Waiting):
-        return state.reason in _UNSTARTABLE
-    return state is not None
+    return isinstance(state, Running) or _is_over(state)
+
+
+def _is_over(state: object) -> bool:
+    return isinstance(state, Exit) or (isinstance(state, Waiting) and state.reason in _UNSTARTABLE)

@@ -120,12 +120,13 @@ class Groups:
                 yield life.group
 
     def tag(self, call: Call) -> Answer:
-        """Other tags; nothing runs anew."""
+        """Other tags in place of all that it has; nothing runs anew."""
         life = self.find(call)
         given = shapes.read(call.body(), "Resource")
         if life.group.transitioning:
             raise transitioning(life.group.name)
-        life.group.body = {**life.group.body, "tags": given.get("tags", {})}
+        if "tags" in given:
+            life.group.body = {**life.group.body, "tags": given["tags"]}
         return answer(200, life.group.as_json(view=True))
 
     def delete(self, call: Call) -> Answer:
