@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import websocket
 from azure.core.exceptions import HttpResponseError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.containerinstance import ContainerInstanceManagementClient
@@ -152,6 +153,19 @@ def until(true: Callable[[], Any]) -> Any:
     return found
 
 
+@contextlib.contextmanager
+def joined(uri: str, certificates: str, **more: Any) -> Iterator[websocket.WebSocket]:
+    """A WebSocket by the library that the Azure CLI uses."""
+    tls = {"ca_certs": certificates, "cert_reqs": ssl.CERT_REQUIRED}
+    session = websocket.create_connection(uri, timeout=PATIENCE, sslopt=tls, **more)
+    try:
+        yield session
+    finally:
+        session.close()
+        # Where the server has closed it first, that leaves the socket open.
+        session.shutdown()
+
+
 def container(*command: str, name: str = "main", **more: Any) -> m.Container:
     """A container that runs that command of this host."""
     wanted = m.ResourceRequests(cpu=more.pop("cpu", 1.0), memory_in_gb=more.pop("memory", 1.5))
@@ -180,6 +194,7 @@ class Aci:
         self.client = cloud.client()
         self.groups = self.client.container_groups
         self.containers = self.client.containers
+        self.usage = self.client.location.list_usage
 
     def begin(self, given: m.ContainerGroup, name: str = "one") -> Any:
         """Its poller."""

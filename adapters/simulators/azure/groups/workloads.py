@@ -47,7 +47,10 @@ def workload_of(
     records = (*group.inits, *group.containers)
     return Workload(
         identity=identity,
-        containers=tuple(_container(one, has_images) for one in records),
+        containers=tuple(
+            _container(one, _resources(one, group) if has_images else Resources())
+            for one in records
+        ),
         volumes=tuple(_volumes(properties, shares)),
         restart_policy=RestartPolicy.NEVER,
         hard_stop=LONGEST,
@@ -79,7 +82,7 @@ def _share(given: Json, shares: Path | None) -> Path:
     return place.absolute()
 
 
-def _container(record: Record, has_images: bool) -> Container:
+def _container(record: Record, resources: Resources) -> Container:
     given = record.definition["properties"]
     command = tuple(given.get("command", ()))
     return Container(
@@ -97,7 +100,7 @@ def _container(record: Record, has_images: bool) -> Container:
             Mount(one["name"], one["mountPath"], read_only=one.get("readOnly", False))
             for one in given.get("volumeMounts", ())
         ),
-        resources=_resources(given.get("resources", {})) if has_images else Resources(),
+        resources=resources,
         restart_policy=RestartPolicy.NEVER,
         termination_message_path="",
         security=_security(given.get("securityContext", {})),
@@ -107,16 +110,20 @@ def _container(record: Record, has_images: bool) -> Container:
     )
 
 
-def _resources(given: Json) -> Resources:
-    def amounts(some: Json) -> dict[str, int]:
-        found = {}
-        if "cpu" in some:
-            found["cpu"] = round(some["cpu"] * 1000)
-        if "memoryInGB" in some:
-            found["memory"] = round(some["memoryInGB"] * _GB)
-        return found
+def _resources(record: Record, group: Group) -> Resources:
+    """Without a limit of its own a container can use what all of its group request."""
+    given = record.definition["properties"].get("resources", {})
+    whole = {"cpu": group.cpu, "memoryInGB": group.memory}
+    return Resources(_amounts(given.get("requests", {})), _amounts(whole | given.get("limits", {})))
 
-    return Resources(amounts(given.get("requests", {})), amounts(given.get("limits", {})))
+
+def _amounts(given: Json) -> dict[str, int]:
+    found = {}
+    if "cpu" in given:
+        found["cpu"] = round(given["cpu"] * 1000)
+    if "memoryInGB" in given:
+        found["memory"] = round(given["memoryInGB"] * _GB)
+    return found
 
 
 def _security(given: Json) -> Security:
