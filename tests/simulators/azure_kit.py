@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +152,11 @@ def until(true: Callable[[], Any]) -> Any:
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
     return found
+
+
+def text(file: Path) -> str:
+    """What is in it by now."""
+    return file.read_text() if file.exists() else ""
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
@@ -12,7 +14,8 @@ from azure.identity import DefaultAzureCredential
 from azure.mgmt.containerinstance import models as m
 from azure_kit import RG, Aci, Cloud, container, group, refusal, running
 
-from adapters.simulators.azure import Settings
+from adapters.simulators.azure import Fault, Settings, Timing
+from adapters.simulators.azure.scenario import parse
 
 pytestmark = pytest.mark.slow
 
@@ -332,3 +335,16 @@ def test_the_control_api_says_what_there_is(cloud: Cloud) -> None:
     )
     assert cloud.control("POST", "faults", {"kind": "evict", "group": "/none"})[0] == 404
     assert cloud.control("POST", "images?name=a:b")[0] == 400
+
+
+def test_the_scenario_of_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "simulators.md").read_text(encoding="utf-8")
+    azure = text[text.index("## Azure") :]
+    given = azure.partition("```yaml\n")[2].partition("```")[0]
+    settings = parse(given, "simulators.md")
+    assert settings.timing == Timing()
+    assert (settings.max_cpu, settings.page) == (Settings().max_cpu, Settings().page)
+    assert [one.kind for one in settings.faults] == ["no-capacity", "lost"]
+    table = azure.partition("| fault |")[2].partition("\n\n")[0]
+    told = re.findall(r"^\| `([a-z-]+)` \|", table, re.M)
+    assert sorted(told) == sorted(get_args(Fault.model_fields["kind"].annotation))

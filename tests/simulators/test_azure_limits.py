@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ServiceResponseError
-from azure_kit import PATIENCE, PLACE, RG, Aci, container, group, refusal, running, shell, until
+from azure_kit import (
+    PATIENCE,
+    PLACE,
+    RG,
+    Aci,
+    container,
+    group,
+    refusal,
+    running,
+    shell,
+    text,
+    until,
+)
 
 from adapters.simulators.azure import Bucket, Fault, Settings, Timing
 
@@ -252,10 +264,10 @@ def test_an_evicted_spot_group_runs_again_whatever_its_policy(tmp_path: Any) -> 
         made = aci.put(given)
         assert made.priority == "Spot"
         aci.put(group(shell("exec sleep 600")), "regular")
-        until(lambda: runs.exists() and runs.read_text() == "run\n")
+        until(lambda: text(runs) == "run\n")
         evict = {"kind": "evict", "group": made.id}
         assert cloud.control("POST", "faults", evict)[0] == 201
-        until(lambda: runs.read_text() == "run\nrun\n")
+        until(lambda: text(runs) == "run\nrun\n")
         found = aci.when("Running")
         assert [one.name for one in found.instance_view.events] == ["Evicted"]
         assert found.containers[0].instance_view.current_state.state == "Running"
@@ -263,7 +275,9 @@ def test_an_evicted_spot_group_runs_again_whatever_its_policy(tmp_path: Any) -> 
         assert cloud.control("POST", "faults", regular)[0] == 404
         cloud.fault("evict", times=1, seconds=1)
         aci.put(given, "two")
-        until(lambda: runs.read_text().count("run") == 4)
+        until(lambda: aci.get("two").instance_view.events)
+        found = aci.when("Running", "two")
+        assert [one.name for one in found.instance_view.events] == ["Evicted"]
 
 
 def test_faults_of_a_scenario_befall_the_same_by_the_same_seed() -> None:

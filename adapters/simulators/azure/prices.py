@@ -1,13 +1,12 @@
 """What ACI would have billed: list prices, by the second, from the images' download to the end.
 
-Source: https://azure.microsoft.com/pricing/details/container-instances/ for Linux in East US, as
-commonly cited; it could not be read on the day below and is to be checked. Spot's changes with
-demand: "up to a 70% discount".
+They are those that are commonly cited for Linux in East US: nobody has read them from
+https://azure.microsoft.com/pricing/details/container-instances/. Spot's changes with demand: "up to
+a 70% discount".
 """
 
 from __future__ import annotations
 
-READ_ON = "2026-11-29"
 REGION = "eastus"
 VCPU = 0.0405
 """US dollars a vCPU-hour."""

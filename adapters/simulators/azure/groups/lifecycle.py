@@ -54,7 +54,7 @@ class Life:
         for task in self._fates:
             # What was to befall the deployment before does not befall this one.
             task.cancel()
-        self._replace(self._deploy(operation, fates))
+        self._replace(self._deploy(operation, fates), operation)
         for one in fates:
             if one.kind == "evict":
                 self.evict(one.seconds)
@@ -66,7 +66,7 @@ class Life:
     def delete(self, operation: Operation) -> None:
         """Begins to delete it."""
         self.group.deleting = True
-        self._replace(self._delete(operation))
+        self._replace(self._delete(operation), operation)
 
     def evict(self, seconds: float) -> None:
         """Takes its Spot capacity away, so many seconds from now or as soon as it runs."""
@@ -84,14 +84,17 @@ class Life:
             await self._run.settle()
             await self._world.runner.delete(self._run.workload.identity)
 
-    def _replace(self, work: Coroutine[Any, Any, None]) -> None:
+    def _replace(self, work: Coroutine[Any, Any, None], operation: Operation | None = None) -> None:
         self.group.transitioning = True
         before = self._task
         name = f"group {self.group.name}"
-        self._task = asyncio.create_task(self._after(before, work), name=name)
+        self._task = asyncio.create_task(self._after(before, work, operation), name=name)
 
     async def _after(
-        self, before: asyncio.Task[None] | None, work: Coroutine[Any, Any, None]
+        self,
+        before: asyncio.Task[None] | None,
+        work: Coroutine[Any, Any, None],
+        operation: Operation | None,
     ) -> None:
         try:
             if before is not None:
@@ -101,6 +104,8 @@ class Life:
         except Exception as error:
             _logger.exception("group %s", self.group.name)
             self._world.mistakes.append(f"group {self.group.name}: {error!r}")
+            if operation is not None:
+                operation.fail("The simulator has failed.")
             self._settle("Failed", "Failed")
         finally:
             work.close()

@@ -60,7 +60,7 @@ async def _holds(one: Record, probe: Json, identity: Identity, world: World) -> 
                 command = probe["exec"].get("command", [])
                 return await world.runner.succeeds(identity, one.name, command)
             return await _get(probe["httpGet"], world.runner.address(identity.uid) or "127.0.0.1")
-    except (TimeoutError, aiohttp.ClientError):
+    except (TimeoutError, aiohttp.ClientError, ValueError):
         return False
 
 
