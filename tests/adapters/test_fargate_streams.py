@@ -58,4 +58,4 @@ class TestFargateStreams(ExecContract, AttachContract, DialContract):
         assert await reads(channel, b"err\r\n") == b"go\r\n30 90\r\nerr\r\n"
         await channel.write(b"\n")
         assert (await drained(channel))[1:] == (b"", 3)
-        assert b"30 90" in await log(one.adapter, one.who)
+        assert b"30 90" in await log(one.adapter, one.who, follow=True)

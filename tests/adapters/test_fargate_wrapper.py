@@ -9,7 +9,6 @@ import pty
 import select
 import shlex
 import shutil
-import signal
 import struct
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -289,8 +288,6 @@ def _run(
     words = shlex.split(wrapped(command, WORD, stdin=has_stdin, tty=tty))
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover - another program in an instant
-        for one in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(one, signal.SIG_DFL)  # who runs the tests behind may ignore them
         os.execve(path, [*program, *words[1:]], dict(os.environ if env is None else env))
     parser = (Terminal if tty else Pipes)(marked(WORD, stdin=has_stdin))
     ran, typed = Ran(), b""
