@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import websocket
 from azure.identity import DefaultAzureCredential
-from azure.mgmt.containerinstance import ContainerInstanceManagementClient
+from azure.identity import aio as aio_identity
+from azure.mgmt.containerinstance import ContainerInstanceManagementClient, aio
 from azure_kit import joined, running, until
 
 pytestmark = pytest.mark.slow
@@ -85,3 +86,31 @@ def live(client: ContainerInstanceManagementClient, certificates: str) -> None:
     assert groups.get(RESOURCE_GROUP, GROUP).instance_view.state == "Running"
     groups.begin_delete(RESOURCE_GROUP, GROUP).result()
     assert list(groups.list()) == []
+
+
+async def test_the_same_by_its_coroutines(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as cloud:
+        told = cloud.simulator.environment
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        # aiohttp, by which it goes, has read SSL_CERT_FILE when it was imported.
+        certificates = told["SSL_CERT_FILE"]
+        async with (
+            aio_identity.DefaultAzureCredential(
+                disable_instance_discovery=True, connection_verify=certificates
+            ) as credential,
+            aio.ContainerInstanceManagementClient(
+                credential,
+                told["AZURE_SUBSCRIPTION_ID"],
+                base_url=told["ARM_ENDPOINT"],
+                connection_verify=certificates,
+                polling_interval=0.05,
+            ) as client,
+        ):
+            groups = client.container_groups
+            making = await groups.begin_create_or_update(RESOURCE_GROUP, GROUP, DEFINITION)
+            assert (await making.result()).provisioning_state == "Succeeded"
+            assert [one.name async for one in groups.list()] == [GROUP]
+            deleting = await groups.begin_delete(RESOURCE_GROUP, GROUP)
+            await deleting.result()
+            assert [one.name async for one in groups.list()] == []
