@@ -285,6 +285,9 @@ def test_names_have_no_case_and_what_is_told_can_be_put_again(aci: Aci) -> None:
     assert found.ip_address.fqdn == "name.eastus.azurecontainer.io"
     assert found.sku == "Standard"
     assert aci.put(found).id == found.id
+    # Not a member of it is unknown to the model.
+    told = aci.cloud.arm("GET", f"{GROUPS}/one")[1]
+    assert aci.cloud.arm("PUT", f"{GROUPS}/one", told)[0] == 200
     assert len(list(aci.groups.list())) == 1
 
 
