@@ -14,11 +14,11 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from adapters.simulators.aws import Fault, Settings, Timing
 from adapters.simulators.aws.buckets import LIMITS, Buckets
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.ecs.idempotency import Tokens
 from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.faults import Faults
 from adapters.simulators.aws.scenario import load, parse
+from adapters.simulators.common.clock import Clock
 from bridge.errors import Invalid
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aws_kit import Cloud, Ecs, awslogs, container
 
-from adapters.simulators.aws import running
+from adapters.simulators.common import running
 from bridge.workload import ContainerState, Exit, Identity, Observed, Running, State
 
 WHO = Identity("cluster", "node", "ecs", "task", "a", 0)
@@ -53,7 +53,7 @@ async def backend(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 async def test_a_list_that_is_older_than_an_event_takes_nothing_back(
     backend: Scripted, older: Observed
 ) -> None:
-    runner: Any = running.Runner("null")
+    runner: Any = running.Runner("null", "aws")
     await runner.open()
     heard = asyncio.Queue[None]()
     runner.listen("a", lambda: heard.put_nowait(None))

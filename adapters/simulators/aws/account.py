@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
-from adapters.simulators.aws.buckets import LIMITS, Buckets, Limit
-from adapters.simulators.aws.clock import Clock
+from adapters.simulators.aws.buckets import LIMITS, Buckets
 from adapters.simulators.aws.ecs.records import Task, event_detail
 from adapters.simulators.aws.ecs.service import Ecs
 from adapters.simulators.aws.ecs.tasks import Parts
@@ -20,14 +19,17 @@ from adapters.simulators.aws.logs import Logs
 from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.network import Network
 from adapters.simulators.aws.quotas import Quotas
-from adapters.simulators.aws.running import Runner
 from adapters.simulators.aws.s3 import S3
 from adapters.simulators.aws.secretsmanager import SecretsManager
 from adapters.simulators.aws.service import Service
-from adapters.simulators.aws.settings import Settings
+from adapters.simulators.aws.settings import Fault, Settings
+from adapters.simulators.aws.shapes import Json
 from adapters.simulators.aws.sqs import Sqs
 from adapters.simulators.aws.ssm import Ssm
 from adapters.simulators.aws.sts import Sts
+from adapters.simulators.common.buckets import Limit
+from adapters.simulators.common.clock import Clock
+from adapters.simulators.common.running import Runner
 
 
 class Account:
@@ -85,6 +87,14 @@ class Account:
             mistakes=self.mistakes,
         )
         self.ecs.connect(parts, lambda: world, base)
+
+    def told(self) -> Json:
+        """The ledger, for the control API."""
+        return self.ledger.as_json()
+
+    def befall(self, fault: Fault) -> bool:
+        """Befalls a task that is there; False: it is not."""
+        return self.ecs.tasks.befall(fault.task, fault.kind, fault.seconds)
 
     async def close(self) -> None:
         """Ends all tasks."""

@@ -8,19 +8,9 @@ of the regional values).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.errors import ApiError
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """So many calls at once, refilled at so many a second."""
-
-    burst: float
-    per_second: float
-
+from adapters.simulators.common.buckets import Levels, Limit
 
 LIMITS: Mapping[str, Limit] = {
     "ecs-definitions": Limit(20, 1),
@@ -57,14 +47,8 @@ def throttled() -> ApiError:
     return ApiError("ThrottlingException", "Rate exceeded")
 
 
-class Buckets:
-    """One account's buckets, all full at first."""
-
-    def __init__(self, clock: Clock, limits: Mapping[str, Limit]) -> None:
-        self._clock = clock
-        self._limits = limits
-        self._levels: dict[str, tuple[float, float]] = {}
-        """By bucket: tokens, and when there were that many."""
+class Buckets(Levels):
+    """One account's buckets."""
 
     def call(self, service: str, action: str) -> None:
         """Takes what one call costs. ThrottlingException."""
@@ -73,15 +57,5 @@ class Buckets:
     def take(self, wanted: Mapping[str, float]) -> None:
         """Takes from all of the buckets or, where one has too little, from none.
         ThrottlingException."""
-        levels = {name: self.level(name) for name in wanted}
-        if any(levels[name] < amount for name, amount in wanted.items()):
+        if not self.takes(wanted):
             raise throttled()
-        now = self._clock.now()
-        for name, amount in wanted.items():
-            self._levels[name] = (levels[name] - amount, now)
-
-    def level(self, name: str) -> float:
-        """Tokens that are in a bucket now."""
-        limit = self._limits[name]
-        tokens, at = self._levels.get(name, (limit.burst, self._clock.now()))
-        return min(limit.burst, tokens + self._clock.passed(at) * limit.per_second)

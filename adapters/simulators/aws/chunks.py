@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adapters.simulators.aws.errors import ApiError
-from adapters.simulators.aws.restxml import Request
+from adapters.simulators.common.web import Request
 
 
 def whole(request: Request) -> Request:

@@ -13,14 +13,13 @@ from botocore.model import OperationModel
 
 from adapters.simulators.aws import chunks, models, protocols, restxml
 from adapters.simulators.aws.account import Account
-from adapters.simulators.aws.errors import ApiError, Lost
+from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.faults import error_of
-from adapters.simulators.aws.names import uuid_id
-from adapters.simulators.aws.protocols import Answer
-from adapters.simulators.aws.restxml import Request
 from adapters.simulators.aws.service import Service
 from adapters.simulators.aws.settings import Fault
 from adapters.simulators.aws.shapes import Json, Mismatch, check
+from adapters.simulators.common.names import uuid_id
+from adapters.simulators.common.web import Answer, Lost, Request
 
 _logger = logging.getLogger(__name__)
 _SCOPE = re.compile(r"Credential=([^/,]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")

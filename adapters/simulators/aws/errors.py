@@ -28,7 +28,3 @@ class ApiError(Exception):
         self.status = status
         self.fields = dict(fields or {})
         self.query_code = query_code
-
-
-class Lost(Exception):
-    """The answer is to be lost: the connection closes without one."""

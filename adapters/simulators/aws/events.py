@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from adapters.simulators.aws import paging, timestamps
-from adapters.simulators.aws.clock import Clock
+from adapters.simulators.aws import paging
 from adapters.simulators.aws.errors import ApiError
-from adapters.simulators.aws.names import Place, uuid_id
+from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.service import Handler
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common import timestamps
+from adapters.simulators.common.clock import Clock
+from adapters.simulators.common.names import uuid_id
 
 MAX_TARGETS = 5
 """Targets of a rule (quota of EventBridge)."""

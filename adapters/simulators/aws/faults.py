@@ -2,83 +2,32 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from adapters.simulators.aws.buckets import throttled
 from adapters.simulators.aws.ecs.refusals import CONCURRENT, client, invalid
 from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.settings import Fault
-from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.faults import Chances
 
 
-@dataclass(slots=True)
-class Active:
-    """A fault that is in force."""
-
-    id: str
-    fault: Fault
-    happened: int = 0
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether it has happened as often as it should."""
-        return self.fault.times is not None and self.happened >= self.fault.times
-
-    def as_json(self) -> Json:
-        """For the control API."""
-        return {"id": self.id, "happened": self.happened, **self.fault.model_dump()}
-
-
-class Faults:
-    """All faults; chance is by one seed, so that the same calls meet the same faults."""
-
-    def __init__(self, seed: int, faults: Iterable[Fault] = ()) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
-        self._active: dict[str, Active] = {}
-        self._made = 0
-        for one in faults:
-            self.add(one)
-
-    def add(self, fault: Fault) -> Active:
-        """Puts it in force."""
-        self._made += 1
-        made = Active(f"fault-{self._made}", fault)
-        self._active[made.id] = made
-        return made
-
-    def remove(self, id_: str) -> bool:
-        """Takes it back; False where there is none."""
-        return self._active.pop(id_, None) is not None
-
-    def clear(self) -> None:
-        """Takes all back."""
-        self._active.clear()
-
-    def all(self) -> Sequence[Active]:
-        """Those in force and those that are spent."""
-        return list(self._active.values())
+class Faults(Chances[Fault]):
+    """All faults of the account."""
 
     def of_call(self, service: str, action: str, key: str | None = None) -> list[Fault]:
         """What befalls this call. `key`: the access key of who calls; None: AWS itself does."""
-        return [
-            one.fault
-            for one in self._active.values()
-            if one.fault.befalls_calls
-            and one.fault.service in ("*", service)
-            and one.fault.action in ("*", action)
-            and (one.fault.kind != "expired-token" or (key and one.fault.key in ("", key)))
-            and self._strikes(one)
-        ]
+        return self.striking(
+            lambda one: bool(
+                one.befalls_calls
+                and one.service in ("*", service)
+                and one.action in ("*", action)
+                and (one.kind != "expired-token" or (key and one.key in ("", key)))
+            )
+        )
 
     def of_task(self) -> list[Fault]:
         """What befalls a task that is about to be launched."""
-        return [
-            one.fault
-            for one in self._active.values()
-            if one.fault.befalls_tasks and self._strikes(one)
-        ]
+        return self.striking(lambda one: one.befalls_tasks)
 
     def of_page(self) -> bool:
         """Whether a page of GetLogEvents comes empty, though there is more."""
@@ -91,17 +40,7 @@ class Faults:
 
     def _struck(self, kind: str) -> list[Fault]:
         """Those of that kind that strike now."""
-        return [
-            one.fault
-            for one in self._active.values()
-            if one.fault.kind == kind and self._strikes(one)
-        ]
-
-    def _strikes(self, one: Active) -> bool:
-        if one.is_spent or self._random.random() >= one.fault.probability:
-            return False
-        one.happened += 1
-        return True
+        return self.striking(lambda one: one.kind == kind)
 
 
 _THROTTLES: Mapping[str, ApiError] = {

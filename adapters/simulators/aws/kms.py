@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.errors import ApiError
-from adapters.simulators.aws.names import Place, uuid_id
+from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.service import Handler
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
+from adapters.simulators.common.names import uuid_id
 
 _DAY = 24 * 3600.0
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from adapters.simulators.aws import prices
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.ecs.records import Task
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
+from adapters.simulators.common.ledger import Calls
 
-SECONDS = 3600
-"""How many of the latest seconds with calls are kept."""
 _THROTTLES = ("ThrottlingException", "RequestThrottled", "SlowDown")
 
 
@@ -26,32 +24,19 @@ class Bill:
     dollars: float
 
 
-class Ledger:
+class Ledger(Calls):
     """Everything since the start."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._actions: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
-        self._throttled: Counter[str] = Counter()
-        self._callers: Counter[str] = Counter()
-        self._seconds: dict[int, Counter[str]] = {}
+        super().__init__(clock)
         self._tasks: dict[str, Task] = {}
 
     def note(self, action: str, caller: str, code: str, message: str) -> None:
         """One call, as `ecs:RunTask`; `code` is that of its error, empty where it succeeded."""
-        self._actions[action] += 1
-        self._callers[caller] += 1
-        second = int(self._clock.now())
-        if second not in self._seconds:
-            while len(self._seconds) >= SECONDS:
-                del self._seconds[next(iter(self._seconds))]
-            self._seconds[second] = Counter()
-        self._seconds[second][action] += 1
-        if code:
-            self._errors[f"{action} {code}"] += 1
-        if code in _THROTTLES or "Too many concurrent" in message or "Throttling" in message:
-            self._throttled[action] += 1
+        throttled = (
+            code in _THROTTLES or "Too many concurrent" in message or "Throttling" in message
+        )
+        self.count(action, caller, code, throttled=throttled)
 
     def task(self, task: Task) -> None:
         """A task that was launched."""
@@ -75,17 +60,7 @@ class Ledger:
         """For the control API."""
         bills = [one for task in self._tasks.values() if (one := self.bill(task)) is not None]
         return {
-            "calls": {
-                "total": sum(self._actions.values()),
-                "byAction": dict(self._actions),
-                "byCaller": dict(self._callers),
-                "bySecond": [
-                    {"second": second, "calls": dict(counts)}
-                    for second, counts in self._seconds.items()
-                ],
-                "errors": dict(self._errors),
-                "throttled": dict(self._throttled),
-            },
+            "calls": self.calls(),
             "tasks": [
                 {
                     "task": one.task,

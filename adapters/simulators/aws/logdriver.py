@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from adapters.simulators.aws import timestamps
 from adapters.simulators.aws.errors import ApiError
+from adapters.simulators.common import timestamps
 
 Event = tuple[int, str]
 """Milliseconds since the epoch, message."""

@@ -1,9 +1,7 @@
-"""ARNs and identifiers of the simulated account."""
+"""ARNs of the simulated account."""
 
 from __future__ import annotations
 
-import secrets
-import uuid
 from dataclasses import dataclass
 
 ACCOUNT = "123456789012"
@@ -20,13 +18,3 @@ class Place:
     def arn(self, service: str, rest: str) -> str:
         """`arn:aws:ecs:us-east-1:123456789012:cluster/main`."""
         return f"arn:aws:{service}:{self.region}:{self.account}:{rest}"
-
-
-def hex_id(length: int = 32) -> str:
-    """As in task IDs."""
-    return secrets.token_hex(length // 2)
-
-
-def uuid_id() -> str:
-    """As in attachments and requests."""
-    return str(uuid.uuid4())

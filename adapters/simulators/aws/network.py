@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapters.simulators.aws.errors import ApiError
-from adapters.simulators.aws.names import hex_id, uuid_id
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.names import hex_id, uuid_id
 
 FREE = 251
 """Addresses that a /24 has for tasks: AWS keeps five."""

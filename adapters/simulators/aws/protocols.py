@@ -8,26 +8,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from botocore.model import OperationModel, Shape
 
-from adapters.simulators.aws import timestamps
 from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.shapes import Json, Mismatch
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+from adapters.simulators.common import timestamps
+from adapters.simulators.common.web import Answer
 
 
 def parse_json(body: bytes, shape: Shape | None) -> Json:

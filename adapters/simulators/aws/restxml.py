@@ -7,33 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from botocore.model import OperationModel, Shape
 
-from adapters.simulators.aws import timestamps
 from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.models import model
-from adapters.simulators.aws.protocols import Answer
 from adapters.simulators.aws.shapes import Json, Mismatch
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An HTTP request. `path` is as sent, percent-encoded; header names are lower case."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """Of the query."""
-        return dict(parse_qsl(self.query, keep_blank_values=True))
+from adapters.simulators.common import timestamps
+from adapters.simulators.common.web import Answer, Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,50 +1,24 @@
-"""Scenario files: an account's settings in YAML, and what is wrong with one, field by field."""
+"""Scenario files of AWS: besides fields, names that only AWS knows."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import BaseModel, ValidationError
 
 from adapters.simulators.aws.buckets import LIMITS
 from adapters.simulators.aws.models import SERVICES
 from adapters.simulators.aws.settings import Settings
-from bridge.config.values import nearest, shown
-from bridge.errors import Invalid, Violation
+from adapters.simulators.common import scenario
+from bridge.errors import Violation
 
 
 def load(path: Path) -> Settings:
     """The settings of that file. Invalid with every mistake in it."""
-    name = str(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Invalid(violations=[Violation("", error.strerror or "unreadable", name)]) from None
-    except UnicodeDecodeError:
-        raise Invalid(violations=[Violation("", "is no UTF-8", name)]) from None
-    return parse(text, name)
+    return scenario.load(path, Settings, _unknown_names)
 
 
 def parse(text: str, name: str) -> Settings:
     """The settings of that text. Invalid."""
-    try:
-        given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        words = " ".join(str(error).split())
-        raise Invalid(violations=[Violation("", f"is no YAML: {words}", name)]) from None
-    if not isinstance(given, (dict, type(None))):
-        found = f"found {shown(given)}; allowed: a mapping"
-        raise Invalid(violations=[Violation("", found, name)])
-    try:
-        settings = Settings.model_validate(given or {})
-    except ValidationError as error:
-        raise Invalid(violations=violations(error, Settings, name)) from None
-    wrong = _unknown_names(settings, name)
-    if wrong:
-        raise Invalid(violations=wrong)
-    return settings
+    return scenario.parse(text, name, Settings, _unknown_names)
 
 
 def _unknown_names(settings: Settings, source: str) -> list[Violation]:
@@ -61,51 +35,3 @@ def _unknown_names(settings: Settings, source: str) -> list[Violation]:
             words = f'found string "{fault.service}"; allowed: *, {", ".join(SERVICES)}'
             wrong.append(Violation(f"faults[{index}].service", words, source))
     return wrong
-
-
-def violations(error: ValidationError, model: type[BaseModel], source: str) -> list[Violation]:
-    """What pydantic found, as field path, what was found and what is allowed."""
-    return [_violation(one, model, source) for one in error.errors(include_url=False)]
-
-
-def _violation(one: Any, model: type[BaseModel], source: str) -> Violation:
-    field = _path(one["loc"])
-    if one["type"] == "extra_forbidden":
-        known = _keys(model, one["loc"][:-1])
-        near = nearest(str(one["loc"][-1]), known)
-        hint = f'; did you mean "{near}"?' if near else f"; allowed: {', '.join(sorted(known))}"
-        return Violation(field, f"unknown key{hint}", source)
-    if one["type"] == "missing":
-        return Violation(field, "missing; this key is required", source)
-    found = f"found {shown(one['input'])}"
-    message = str(one["msg"]).removeprefix("Value error, ")
-    if message.startswith("Input should be "):
-        return Violation(
-            field, f"{found}; allowed: {message.removeprefix('Input should be ')}", source
-        )
-    return Violation(field, f"{found}: {message}", source)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += f".{part}" if text else part
-    return text
-
-
-def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    found: type[BaseModel] = model
-    for part in location:
-        field = found.model_fields.get(str(part))
-        for one in _models(field.annotation) if field is not None else ():
-            found = one
-    return list(found.model_fields)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [one for arg in getattr(annotation, "__args__", ()) for one in _models(arg)]

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from adapters.simulators.aws import paging
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.errors import ApiError
-from adapters.simulators.aws.names import Place, hex_id, uuid_id
+from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.service import Handler
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
+from adapters.simulators.common.names import hex_id, uuid_id
 
 _DAY = 24 * 3600.0
 CURRENT = "AWSCURRENT"

@@ -30,9 +30,9 @@ from adapters.simulators.aws.agentmessages import (
     decode,
     encode,
 )
-from adapters.simulators.aws.clock import Clock
-from adapters.simulators.aws.names import hex_id, uuid_id
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
+from adapters.simulators.common.names import hex_id, uuid_id
 from bridge.adapter import Channel, Size
 from bridge.errors import BridgeError
 

@@ -5,21 +5,21 @@ The same models read scenario files and the control API.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-_CALL_KINDS = ("throttle", "error", "lost", "delay", "expired-token")
+from adapters.simulators.common.settings import Bucket, Chance, Model
+
+__all__ = ["Bucket", "Fault", "Settings", "Timing"]
+
 _EVENT_KINDS = ("repeat-event", "late-event")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Fault(_Model):
+class Fault(Chance):
     """One thing that is to go wrong."""
 
+    subject: ClassVar[str] = "task"
     kind: Literal[
         "throttle",
         "error",
@@ -43,10 +43,6 @@ class Fault(_Model):
     """By the name of botocore's data; `*`: any."""
     action: str = "*"
     """The operation; `*`: any. Kinds that befall tasks are those of RunTask in any case."""
-    times: int | None = Field(default=None, ge=1)
-    """How often; not given: without end."""
-    probability: float = Field(default=1.0, gt=0, le=1)
-    """Of each call or task, by the scenario's seed."""
     seconds: float = Field(default=0.0, ge=0)
     """Of the cloud's: how long `delay` holds a call up, how long a `stale` task is not seen, when
     after the launch `spot-reclaim` and `vanish` come, how late a `late-event` is, and how long
@@ -62,14 +58,9 @@ class Fault(_Model):
     """HTTP status of `error`."""
 
     @property
-    def befalls_calls(self) -> bool:
-        """Whether it is about calls."""
-        return self.kind in _CALL_KINDS
-
-    @property
     def befalls_tasks(self) -> bool:
         """Whether it is about tasks."""
-        return self.kind not in (*_CALL_KINDS, *_EVENT_KINDS, "empty-page")
+        return not self.befalls_calls and self.kind not in (*_EVENT_KINDS, "empty-page")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Fault:
@@ -82,7 +73,7 @@ class Fault(_Model):
         return self
 
 
-class Timing(_Model):
+class Timing(Model):
     """How long the parts of a task's life take, in seconds of the cloud's. The defaults are what
     users of Fargate commonly report: about half a minute to RUNNING."""
 
@@ -100,14 +91,7 @@ class Timing(_Model):
     """From the warning of a reclaim to the stop."""
 
 
-class Bucket(_Model):
-    """A token bucket."""
-
-    burst: float = Field(gt=0)
-    per_second: float = Field(gt=0)
-
-
-class Settings(_Model):
+class Settings(Model):
     """An account and what befalls it."""
 
     region: str = Field(default="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")

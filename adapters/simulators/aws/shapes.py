@@ -12,7 +12,9 @@ from typing import Any
 
 from botocore.model import Shape
 
-Json = dict[str, Any]
+from adapters.simulators.common.web import Json
+
+__all__ = ["Json", "Mismatch", "check", "mismatches"]
 
 
 class Mismatch(Exception):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.service import Handler
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
 
 STANDARD = 4 * 1024
 ADVANCED = 8 * 1024

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from adapters.simulators.aws.ecs.records import ContainerRecord, Task
-from adapters.simulators.aws.ecs.signals import Signal
 from adapters.simulators.aws.ecs.workloads import DEFAULT_STOP_TIMEOUT
 from adapters.simulators.aws.ecs.world import World
 from adapters.simulators.aws.logdriver import (
@@ -16,6 +15,7 @@ from adapters.simulators.aws.logdriver import (
     buffer_size,
 )
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.signals import Signal
 from bridge.errors import BridgeError
 from bridge.workload import Exit, Waiting, Workload
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adapters.simulators.aws import paging
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.ecs import sizes
 from adapters.simulators.aws.ecs.checks import check_definition
 from adapters.simulators.aws.ecs.refusals import CONCURRENT, client, invalid
 from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.service import Handler
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
 
 REGISTERING = 0.1
 """Seconds for which a family takes no second registration: our own choice, AWS names none."""

@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.ecs.records import Task
 from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
 
 LIFE = 24 * 3600.0
 AFTER_END = 3600.0

@@ -10,7 +10,6 @@ import asyncio
 
 from adapters.simulators.aws.ecs.containers import Containers
 from adapters.simulators.aws.ecs.records import Task
-from adapters.simulators.aws.ecs.signals import Signal
 from adapters.simulators.aws.ecs.sources import Unfetched, fetch, open_streams
 from adapters.simulators.aws.ecs.workloads import (
     DEFAULT_STOP_TIMEOUT,
@@ -19,6 +18,7 @@ from adapters.simulators.aws.ecs.workloads import (
     workload_of,
 )
 from adapters.simulators.aws.ecs.world import World
+from adapters.simulators.common.signals import Signal
 
 FAILED = "TaskFailedToStart"
 ESSENTIAL = "Essential container in task exited"

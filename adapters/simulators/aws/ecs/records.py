@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapters.simulators.aws import timestamps
 from adapters.simulators.aws.network import Interface
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common import timestamps
 
 PLATFORM = "1.4.0"
 """What LATEST is for Linux."""

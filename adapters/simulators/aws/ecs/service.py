@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.ecs.clusters import Clusters
 from adapters.simulators.aws.ecs.commands import Commands
 from adapters.simulators.aws.ecs.definitions import Definitions
@@ -16,6 +15,7 @@ from adapters.simulators.aws.errors import ApiError
 from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.service import Handler
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.clock import Clock
 
 MAX_TAGS = 50
 

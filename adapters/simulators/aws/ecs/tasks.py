@@ -20,10 +20,10 @@ from adapters.simulators.aws.ecs.refusals import invalid
 from adapters.simulators.aws.ecs.workloads import overridden
 from adapters.simulators.aws.ecs.world import World
 from adapters.simulators.aws.faults import Faults
-from adapters.simulators.aws.names import hex_id, uuid_id
 from adapters.simulators.aws.service import Handler
 from adapters.simulators.aws.settings import Settings
 from adapters.simulators.aws.shapes import Json
+from adapters.simulators.common.names import hex_id, uuid_id
 
 _logger = logging.getLogger(__name__)
 

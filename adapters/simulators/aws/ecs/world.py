@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adapters.simulators.aws.clock import Clock
 from adapters.simulators.aws.ecs.records import Task
 from adapters.simulators.aws.ecs.sources import Stores
 from adapters.simulators.aws.logdriver import Sink
 from adapters.simulators.aws.names import Place
 from adapters.simulators.aws.network import Network
-from adapters.simulators.aws.running import Runner
 from adapters.simulators.aws.settings import Timing
+from adapters.simulators.common.clock import Clock
+from adapters.simulators.common.running import Runner
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ _TERMINATED, _KILLED = 143, 137
 
 
 class Nothing:
-    """What `adapters.simulators.aws.running` asks of an adapter, without any process."""
+    """What `adapters.simulators.common.running` asks of an adapter, without any process."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Observed] = {}
@@ -56,13 +56,15 @@ class Nothing:
 
     async def start(self, workload: Workload, container: str, restart: int) -> None:
         """The container runs from now on."""
-        del restart
         uid, now = workload.identity.uid, time.time()
         task = self._tasks[uid]
-        if task.container(container) is not None:
+        before = task.container(container)
+        if before is not None and before.restart >= restart:
             return
-        state = ContainerState(container, Running(now), container_id=f"null://{uid}/{container}")
-        self._tasks[uid] = replace(task, containers=(*task.containers, state))
+        known = f"null://{uid}/{container}/{restart}"
+        state = ContainerState(container, Running(now), restart, container_id=known)
+        others = (one for one in task.containers if one.name != container)
+        self._tasks[uid] = replace(task, containers=(*others, state))
         command = next(
             (*one.command, *one.args) for one in workload.containers if one.name == container
         )
@@ -111,10 +113,11 @@ class Nothing:
     async def logs(
         self, identity: Identity, container: str, options: LogOptions
     ) -> AsyncIterator[bytes]:
-        """Nothing, until the container has ended."""
-        del options
+        """Nothing; where it is followed, until the container has ended."""
         async with self._ended:
-            await self._ended.wait_for(lambda: not self._is_running(identity.uid, container))
+            await self._ended.wait_for(
+                lambda: not (options.follow and self._is_running(identity.uid, container))
+            )
         nothing: tuple[bytes, ...] = ()
         for piece in nothing:
             yield piece
@@ -129,6 +132,11 @@ class Nothing:
     ) -> Channel:
         """Unsupported: there is no container."""
         del identity, container, command, stdin, tty
+        raise Unsupported("nothing is run here")
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
+        """Unsupported: there is no container."""
+        del identity, container, stdin
         raise Unsupported("nothing is run here")
 
 

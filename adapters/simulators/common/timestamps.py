@@ -1,4 +1,4 @@
-"""The three ways in which AWS writes a moment."""
+"""The ways in which clouds write a moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Really running a task's containers, by one of this project's own adapters."""
+"""Really running a task's or a group's containers, by one of this project's own adapters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapters.simulators.aws.names import hex_id
+from adapters.simulators.common.names import hex_id
 from bridge.adapter import Channel, LogOptions
 from bridge.errors import BridgeError, Invalid, NotFound, Violation
 from bridge.workload import (
@@ -22,7 +22,6 @@ from bridge.workload import (
     Identity,
     Observed,
     Running,
-    State,
     Waiting,
     Workload,
 )
@@ -74,16 +73,19 @@ class Backend(Protocol):
     ) -> Channel:
         """As `bridge.adapter.Exec`."""
 
+    async def attach(self, identity: Identity, container: str, *, stdin: bool) -> Channel:
+        """As `bridge.adapter.Attach`."""
+
 
 class Runner:
-    """An adapter, and what is true of each task in it."""
+    """An adapter, and what is true of each task in it. `cloud`: whose, in names that people see."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, cloud: str) -> None:
         self.kind = kind
         self._folder = (
-            Path(tempfile.mkdtemp(prefix="podbridge-aws-")) if kind == "process" else None
+            Path(tempfile.mkdtemp(prefix=f"podbridge-{cloud}-")) if kind == "process" else None
         )
-        self._backend = _make(kind, self._folder)
+        self._backend = _make(kind, cloud, self._folder)
         self._seen: dict[str, Observed] = {}
         self._ours: set[str] = set()
         self._listeners: dict[str, Callable[[], None]] = {}
@@ -189,10 +191,10 @@ class Runner:
             return error.message
         return ""
 
-    async def start(self, workload: Workload, container: str) -> str:
-        """Starts a container; what stood in its way, or nothing."""
+    async def start(self, workload: Workload, container: str, restart: int = 0) -> str:
+        """Starts that run of a container; what stood in its way, or nothing."""
         try:
-            await self._backend.start(workload, container, 0)
+            await self._backend.start(workload, container, restart)
         except BridgeError as error:
             return error.message
         return ""
@@ -217,6 +219,23 @@ class Runner:
         async for piece in self._backend.logs(identity, container, options):
             yield piece
 
+    async def log(
+        self, identity: Identity, container: str, *, tail: int | None, timestamps: bool, most: int
+    ) -> bytes:
+        """The end of the log of a container's latest run: `most` bytes of it. BridgeError."""
+        options = LogOptions(timestamps=timestamps, tail_lines=tail)
+        found = bytearray()
+        async for piece in self._backend.logs(identity, container, options):
+            found += piece
+            # Not with each piece: what is left is moved every time.
+            if len(found) > 2 * most:
+                del found[:-most]
+        return bytes(found[-most:])
+
+    async def attach(self, identity: Identity, container: str) -> Channel:
+        """What a container writes from now on. BridgeError."""
+        return await self._backend.attach(identity, container, stdin=False)
+
     async def terminal(self, identity: Identity, container: str, command: Sequence[str]) -> Channel:
         """A command with a terminal. BridgeError."""
         return await self._backend.exec(identity, container, command, stdin=True, tty=True)
@@ -239,34 +258,36 @@ class Runner:
 
 
 def _further(seen: Observed, observed: Observed) -> Observed:
-    """What is seen now, but that no container goes back: it runs once, and what says otherwise was
-    seen before and told late."""
+    """What is seen now, but that no container goes back: each of its runs runs once, and what says
+    otherwise was seen before and told late."""
     containers = {one.name: one for one in seen.containers}
     for one in observed.containers:
         before = containers.get(one.name)
-        if before is None or _stage(one.state) >= _stage(before.state):
+        if before is None or _stage(one) >= _stage(before):
             containers[one.name] = one
     addresses = observed.pod_ips or seen.pod_ips
     return replace(observed, containers=tuple(containers.values()), pod_ips=addresses)
 
 
-def _stage(state: State) -> int:
-    return (Waiting, Running, Exit).index(type(state))
+def _stage(one: ContainerState) -> tuple[int, int]:
+    return one.restart, (Waiting, Running, Exit).index(type(one.state))
 
 
-def _make(kind: str, folder: Path | None) -> Backend:
+def _make(kind: str, cloud: str, folder: Path | None) -> Backend:
     made: Any
     if kind == "process":
         from adapters.process import Adapter, Options  # noqa: PLC0415 - only what is used
 
-        made = Adapter("aws-simulator", Options(root=folder))
+        made = Adapter(f"{cloud}-simulator", Options(root=folder))
     elif kind == "null":
-        from adapters.simulators.aws.nothing import Nothing  # noqa: PLC0415 - only what is used
+        from adapters.simulators.common.nothing import Nothing  # noqa: PLC0415 - only what is used
 
         made = Nothing()
     else:
         from adapters import engine  # noqa: PLC0415 - only what is used
 
-        made = engine.make("aws-simulator", engine.Options(owner=f"podbridge-aws-{hex_id(8)}"))
+        made = engine.make(
+            f"{cloud}-simulator", engine.Options(owner=f"podbridge-{cloud}-{hex_id(8)}")
+        )
     backend: Backend = made
     return backend
