@@ -1,4 +1,4 @@
-"""A token bucket: one API family's budget of an account and region.
+"""Budgets instead of luck: a token bucket for each API family of an account and region.
 
 Callers wait their turn, first come first served. A throttle halves the rate at once; each quiet
 second wins a little of it back, so that a shared account finds its level.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from bridge.adapter import Rate
+from bridge.errors import Throttled
+
+_T = TypeVar("_T")
 
 RECOVERY = 0.02
 """The part of the full rate that comes back in each second after a throttle."""
@@ -55,3 +59,24 @@ class Bucket:
         elapsed, self._at = now - self._at, now
         self._tokens = min(self._burst, self._tokens + elapsed * self._rate)
         self._rate = min(self._full, self._rate + elapsed * self._full * RECOVERY)
+
+
+class Budgets:
+    """Those of one backend, by family; a family without a documented limit never waits."""
+
+    def __init__(
+        self, rates: Mapping[str, Rate], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._buckets = {family: Bucket(rate, clock) for family, rate in rates.items()}
+
+    async def call(self, make: Callable[[], Awaitable[_T]], *families: str) -> _T:
+        """Makes one call when it is its turn in each of these families."""
+        buckets = [found for one in families if (found := self._buckets.get(one)) is not None]
+        for one in buckets:
+            await one.take()
+        try:
+            return await make()
+        except Throttled:
+            for one in buckets:
+                one.throttled()
+            raise

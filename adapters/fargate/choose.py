@@ -1,8 +1,4 @@
-"""What a pod is given: machine, capacity, size, role, network. Pure.
-
-Only the operator's configuration names roles, subnets and security groups; a pod's namespace and
-service account say which of its entries is the pod's.
-"""
+"""What a pod is given of Fargate's: size, disk, role, network. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +8,10 @@ from dataclasses import dataclass
 from adapters.fargate.options import Options
 from adapters.fargate.sizes import STORAGE, Size, fit, largest, storage
 from bridge.errors import Violation
+from bridge.groups import choose
+from bridge.groups.choose import closest, requested
 from bridge.requests import pod_request
 from bridge.workload import EmptyDir, Workload
-
-ARCHITECTURE = "kubernetes.io/arch"
-CAPACITY = "podbridge.io/capacity-type"
-SPOT, ON_DEMAND = "spot", "on-demand"
-_HELPER_MEMORY = 12 * 2**20
-"""Bytes that each of a pod's helpers takes, measured (docs/helper.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +25,7 @@ class Given:
 
 def given(workload: Workload, options: Options) -> Given:
     """By namespace and service account; the closest entry."""
-    account = workload.service_account or "default"
-    mine = [one for one in options.identities if one.namespace == workload.identity.namespace]
-    found = next((one for one in mine if one.service_account == account), None) or next(
-        (one for one in mine if not one.service_account), None
-    )
+    found = closest(workload, options.identities)
     return Given(
         (found.task_role if found else None) or "",
         (found.subnets if found else ()) or options.subnets,
@@ -52,24 +40,10 @@ def takes_commands(mine: Given, options: Options, *, wrapped: bool) -> bool:
     return options.execute_command and bool(mine.task_role) and not has_tunnel
 
 
-def architecture(workload: Workload, options: Options) -> str:
-    """`amd64` or `arm64`; what else it may say `problems` refuses."""
-    return workload.node_selector.get(ARCHITECTURE, options.architecture)
-
-
-def is_spot(workload: Workload, options: Options) -> bool:
-    """Whether AWS may take it back: the annotation goes before the nodeSelector."""
-    said = workload.annotations.get(CAPACITY) or workload.node_selector.get(CAPACITY)
-    return (said or options.capacity) == SPOT
-
-
 def size(workload: Workload, *, wrapped: bool) -> Size | None:
     """The smallest that holds what its containers request; None: there is none."""
-    asked = pod_request(workload).requests
-    memory = asked.get("memory", 0)
-    if wrapped:
-        memory += _HELPER_MEMORY * (len(workload.containers) + 1)
-    return fit(asked.get("cpu", 0), memory)
+    asked = requested(workload, wrapped=wrapped)
+    return fit(asked.get("cpu", 0), asked.get("memory", 0))
 
 
 def disk(workload: Workload) -> int | None:
@@ -80,16 +54,7 @@ def disk(workload: Workload) -> int | None:
 
 def problems(workload: Workload, options: Options, *, wrapped: bool) -> Iterator[Violation]:
     """Why nothing can be given to it, by field."""
-    machine = architecture(workload, options)
-    if machine not in ("amd64", "arm64"):
-        words = f'found "{machine}"; allowed: amd64, arm64'
-        yield Violation(f"spec.nodeSelector[{ARCHITECTURE}]", words)
-    for where, said in (
-        (f"metadata.annotations[{CAPACITY}]", workload.annotations.get(CAPACITY)),
-        (f"spec.nodeSelector[{CAPACITY}]", workload.node_selector.get(CAPACITY)),
-    ):
-        if said is not None and said not in (SPOT, ON_DEMAND):
-            yield Violation(where, f'found "{said}"; allowed: {SPOT}, {ON_DEMAND}')
+    yield from choose.problems(workload, options.architecture, ("amd64", "arm64"))
     if size(workload, wrapped=wrapped) is None:
         cpu, memory = largest()
         asked = pod_request(workload).requests

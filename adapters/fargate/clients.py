@@ -24,10 +24,9 @@ from botocore.parsers import ResponseParserError
 
 from adapters.fargate.errors import translated
 from adapters.fargate.generation import Generation, is_stale
-from adapters.fargate.skew import Skew
 from bridge.adapter import Rate
-from bridge.bucket import Bucket
-from bridge.errors import Throttled
+from bridge.bucket import Budgets
+from bridge.groups.skew import Skew
 
 _log = logging.getLogger(__name__)
 
@@ -96,8 +95,8 @@ class Clients:
         """Is given the SDK's session before it makes a client: for who listens to its events. A
         session that takes its place is given too."""
         self._lock = asyncio.Lock()
-        self._buckets = {name: Bucket(rate) for name, rate in FAMILIES.items()}
-        self._skew = Skew(clock)
+        self._budgets = Budgets(FAMILIES)
+        self._skew = Skew(clock, "AWS")
 
     @property
     def region(self) -> str:
@@ -135,24 +134,34 @@ class Clients:
         given: Mapping[str, Any],
         then: Callable[[dict[str, Any]], Any] = dict,
     ) -> Any:
-        buckets = [self._buckets[name] for name in _BUDGETS.get(action, ()) if service in _PACED]
-        for has_looked in (False, True):
-            for one in buckets:
-                await one.take()
-            # Nothing is waited for between this and the call: clients that nobody uses are closed.
-            generation, client = await self._client(service)
-            try:
-                return await self._do(generation, client, action, given, then)
-            except (sdk.ClientError, sdk.BotoCoreError, ResponseParserError) as error:
-                # What was refused for its credentials was not done.
-                if is_stale(error) and not has_looked and await self._renewed(generation):
-                    continue
-                found = translated(error, _shown(service, action), changes=_changes(action))
-                if isinstance(found, Throttled):
-                    for one in buckets:
-                        one.throttled()
-                raise found from None
+        families = _BUDGETS.get(action, ()) if service in _PACED else ()
+        for is_last in (False, True):
+            once = partial(self._once, service, action, given, then, is_last=is_last)
+            is_done, answer = await self._budgets.call(once, *families)
+            if is_done:
+                return answer
         raise AssertionError("the second try is the last")
+
+    async def _once(
+        self,
+        service: str,
+        action: str,
+        given: Mapping[str, Any],
+        then: Callable[[dict[str, Any]], Any],
+        *,
+        is_last: bool,
+    ) -> tuple[bool, Any]:
+        """(whether it was done, what came of it): it was not where its credentials were refused,
+        and there are others by now."""
+        # Nothing is waited for between this and the call: clients that nobody uses are closed.
+        generation, client = await self._client(service)
+        try:
+            return True, await self._do(generation, client, action, given, then)
+        except (sdk.ClientError, sdk.BotoCoreError, ResponseParserError) as error:
+            # What was refused for its credentials was not done.
+            if is_stale(error) and not is_last and await self._renewed(generation):
+                return False, None
+            raise translated(error, _shown(service, action), changes=_changes(action)) from None
 
     async def _do(
         self,
@@ -167,9 +176,9 @@ class Clients:
             try:
                 answer = getattr(client, action)(**given)
             except sdk.ClientError as error:
-                self._skew.learn(error.response, began)
+                self._skew.learn(_date(error.response), began)
                 raise
-            self._skew.learn(answer, began)
+            self._skew.learn(_date(answer), began)
             return then(answer)
 
         pool = self._waiting if action == "receive_message" else self._threads
@@ -262,6 +271,12 @@ def credentials(endpoint: str | None = None) -> dict[str, str]:
     if parts.scheme != "http" or parts.hostname not in _THIS_HOST:
         return {}
     return {"aws_access_key_id": SIMULATED, "aws_secret_access_key": SIMULATED}
+
+
+def _date(answer: Mapping[str, Any]) -> str:
+    """When an answer was given, as it says itself; empty: it does not."""
+    headers = (answer.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
+    return str(headers.get("date", ""))
 
 
 def _changes(action: str) -> bool:

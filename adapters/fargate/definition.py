@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from adapters.fargate.environment import split
 from adapters.fargate.names import STREAM, Json, payload_key
 from adapters.fargate.options import Options
-from adapters.fargate.security import capabilities, user
 from adapters.fargate.sizes import Size
+from bridge.groups import security
 from bridge.helper.hosting import SLACK
-from bridge.helper.wrap import INSTALL, OURS, WATCH
+from bridge.helper.wrap import INSTALL, OURS, WATCH, is_wrapped
 from bridge.workload import Claim, Container, EmptyDir, Role, Workload
 
 OVERRIDES = 8192
@@ -77,11 +77,6 @@ def launch(made: Workload, mark: str, options: Options, choices: Choices) -> Lau
         overrides = [one for one in overrides if len(one) > 1]
     definition = _definition(made, options, choices, inline=inline)
     return Launch(definition, tuple(overrides), payloads)
-
-
-def is_wrapped(made: Workload) -> bool:
-    """Whether the helper is in it."""
-    return made.containers[-1].name == WATCH
 
 
 def _length(overrides: list[Json]) -> int:
@@ -198,9 +193,9 @@ def _container(
         container["workingDirectory"] = one.working_dir
     if login := choices.logins.get(one.name):
         container["repositoryCredentials"] = {"credentialsParameter": login}
-    if said := user(one, wrapped=wrapped):
+    if said := _user(one, wrapped=wrapped):
         container["user"] = said
-    if caps := capabilities(one, wrapped=wrapped):
+    if caps := _capabilities(one, wrapped=wrapped):
         container["linuxParameters"] = {"capabilities": caps}
     if ports := _ports(one):
         container["portMappings"] = ports
@@ -210,6 +205,20 @@ def _container(
             {"namespace": name, "value": value} for name, value in sorted(made.sysctls)
         ]
     return container | _resources(one, choices.size)
+
+
+def _user(one: Container, *, wrapped: bool) -> str:
+    """Empty: the image's own."""
+    who, group = security.user(one, wrapped=wrapped)
+    if who is None:
+        return ""
+    return str(who) if group is None else f"{who}:{group}"
+
+
+def _capabilities(one: Container, *, wrapped: bool) -> Json:
+    """Empty: the usual ones."""
+    add, drop = security.capabilities(one, wrapped=wrapped)
+    return {key: list(names) for key, names in (("add", add), ("drop", drop)) if names}
 
 
 def _stop_timeout(grace: float, *, wrapped: bool) -> int:

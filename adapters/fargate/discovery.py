@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
 from collections.abc import Awaitable, Callable
 
 from adapters.fargate import names, observe
@@ -17,18 +15,13 @@ from adapters.fargate.options import Options
 from adapters.fargate.pods import Pod, Pods
 from adapters.fargate.store import Kept, Store
 from adapters.fargate.tasks import Tasks
-from bridge.adapter import Rate
-from bridge.bucket import Bucket
 from bridge.errors import Invalid
+from bridge.groups import discovery
 
 _log = logging.getLogger(__name__)
 
-_SEARCHES = Rate(0.5, 5, share=1.0)
-"""How often there may be a search that cannot wait: pods that nobody here knows of, such as those
-that were refused, may be deleted by the second, and looks at the others have the same budget."""
 
-
-class Discovery:
+class Discovery(discovery.Discovery):
     """The looks at all that one backend has in AWS."""
 
     def __init__(
@@ -45,7 +38,8 @@ class Discovery:
         clock: Callable[[], float],
     ) -> None:
         """`drain` hands on all events that wait in the queue. `clock`: AWS's."""
-        self._options = options
+        super().__init__(options.discover)
+        self._owner = options.owner
         self._pods = pods
         self._store = store
         self._tasks = tasks
@@ -60,29 +54,16 @@ class Discovery:
         """Marks whose orders nobody here can read: their tasks are left alone."""
         self._strays: set[str] = set()
         """Tasks with our mark that were found without an order once."""
-        self._discovered_at = -math.inf
-        self._discovering = asyncio.Lock()
-        self._searches = Bucket(_SEARCHES)
 
-    async def discover(self, *, now: bool = False) -> None:
-        """Finds the tasks and orders that nobody here knows of, where that was not done a short
-        while ago."""
-        asked = time.monotonic()
-        async with self._discovering:
-            if asked < self._discovered_at + (0.0 if now else self._options.discover):
-                # While others wait for one, one for all of them begins.
-                return
-            if now:
-                await self._searches.take()
-            began, began_at = self._clock(), time.monotonic()
-            # Orders first: one that is gone in between is of a pod that is gone.
-            marks = await self._store.marks()
-            await self._learn_orders(marks, began)
-            await self._learn_tasks(await self._tasks.all())
-            if self._due.acts and any(self._is_orphan(pod) for pod in self._pods):
-                await self._drain()
-            self._forget_deleted(marks, began)
-            self._discovered_at = began_at
+    async def search(self) -> None:
+        """Orders first: one that is gone in between is of a pod that is gone."""
+        began = self._clock()
+        marks = await self._store.marks()
+        await self._learn_orders(marks, began)
+        await self._learn_tasks(await self._tasks.all())
+        if self._due.acts and any(self._is_orphan(pod) for pod in self._pods):
+            await self._drain()
+        self._forget_deleted(marks, began)
 
     async def _learn_orders(self, marks: set[str], began: float) -> None:
         unknown = [one for one in marks if (pod := self._pods.get(one)) is None or not pod.kept]
@@ -121,7 +102,7 @@ class Discovery:
 
     def _learn_of(self, task: Json) -> None:
         arn = str(task["taskArn"])
-        mark, nonce = names.mark_of(self._options.owner, str(task.get("startedBy", "")))
+        mark, nonce = names.mark_of(self._owner, str(task.get("startedBy", "")))
         pod = self._pods.get(mark)
         if pod is None or pod.kept is None or pod.kept.order.nonce != nonce:
             if not mark or (pod is not None and pod.kept is not None):

@@ -7,9 +7,6 @@ with the same token, which gives the same task. A token whose time may be over i
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -21,32 +18,21 @@ from adapters.fargate.order import Order, request, started_by
 from adapters.fargate.pods import Pod, Pods
 from adapters.fargate.store import Kept, Store
 from adapters.fargate.tasks import Tasks
-from bridge.errors import (
-    Ambiguous,
-    BridgeError,
-    Invalid,
-    OutOfCapacity,
-    Throttled,
-    Unavailable,
-    Unsupported,
-)
+from bridge.errors import Ambiguous, BridgeError, OutOfCapacity, Unavailable
+from bridge.groups.pods import Ending
 from bridge.workload import Waiting
-
-_log = logging.getLogger(__name__)
 
 _SEEN = 60.0
 """Seconds after RunTask by which ListTasks is sure to have its task."""
-FIRST, LONGEST = 1.0, 300.0
-"""Seconds before what was refused is tried again: doubling from the first to the longest."""
 
 Prepare = Callable[[Pod], Awaitable[Order]]
 """All that a pod needs in AWS before its task, and the order for that."""
 
 
 class Launcher:
-    """Brings pods on their way in the background. `settings`: RunTask's arguments that are the same
-    for all pods. `revived`: a task definition in the place of one that was deregistered. `clock`:
-    AWS's."""
+    """ECS as the `GroupCloud` of one backend's pods. `settings`: RunTask's arguments that are the
+    same for all pods. `revived`: a task definition in the place of one that was deregistered.
+    `clock`: AWS's."""
 
     def __init__(
         self,
@@ -71,90 +57,22 @@ class Launcher:
         self._gives_up = gives_up
         self._clock = clock
 
-    def start(self, pod: Pod) -> None:
-        """Launches it, unless that is under way."""
-        if pod.launch is None and not pod.halt.is_set():
-            pod.launch = asyncio.create_task(self._launch(pod), name=f"launch {pod.identity.uid}")
+    async def end(self, pod: Pod, why: Ending) -> None:
+        """StopTask."""
+        await self._tasks.stop(pod.arn, observe.REASONS[why])
 
-    async def end(self, pod: Pod) -> None:
-        """Launches it no further; returns when it is known how far it has come. Unavailable: that
-        takes a while."""
-        pod.halt.set()
-        if pod.launch is not None:
-            # Not cancelled: what AWS was just asked for would come all the same.
-            await asyncio.gather(pod.launch, return_exceptions=True)
-        if pod.kept is not None and pod.task is None and pod.lost_at is None:
-            await self._find_out(pod, pod.kept.order)
-
-    async def _find_out(self, pod: Pod, order: Order) -> None:
-        """Whether a RunTask that nobody answered has launched a task. Unavailable: it is too soon
-        to say."""
+    async def find_out(self, pod: Pod) -> None:
+        """Whether a RunTask that nobody answered has launched a task."""
+        if pod.kept is None or pod.task is not None or pod.lost_at is not None:
+            return
+        order = pod.kept.order
         if not await self._adopt(pod, order) and pod.unused != order.token:
             raise Unavailable("nobody knows yet whether its task was launched")
 
-    async def close(self) -> None:
-        """Ends what is under way. What runs goes on running."""
-        launches = [pod.launch for pod in self._pods if pod.launch is not None]
-        for one in launches:
-            one.cancel()
-        await asyncio.gather(*launches, return_exceptions=True)
-
-    async def _launch(self, pod: Pod) -> None:
-        pause = FIRST * 2.0 ** min(pod.tries, 9)
-        try:
-            if pod.tries:
-                await self._rest(pod, min(pause, LONGEST))
-            while not pod.halt.is_set():
-                wait = await self._try(pod)
-                if wait is None:
-                    return
-                await self._rest(pod, min(LONGEST, max(wait, pause)))
-                pause = min(pause * 2, LONGEST)
-        finally:
-            pod.launch = None
-            self._pods.tell(pod)
-
-    async def _rest(self, pod: Pod, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await pod.halt.wait()
-
-    async def _try(self, pod: Pod) -> float | None:
-        """One try. None: nothing more to do, else the least seconds until the next one."""
-        try:
-            if await self._step(pod) and not self._is_dead(pod):
-                return None
-            return 0.0
-        except (Invalid, Unsupported) as error:
-            pod.refused = Waiting(error.kind, error.message)
-            return None
-        except BridgeError as error:
-            _log.info("pod %s: %s", pod.identity.uid, error)
-            self._wait(pod, error.kind, error.message)
-            return (error.retry_after or 0.0) if isinstance(error, Throttled) else 0.0
-        except Exception as error:  # noqa: BLE001 - the pod is shown as waiting, not forgotten
-            _log.exception("pod %s", pod.identity.uid)
-            self._wait(pod, "CreateContainerError", repr(error))
-            return 0.0
-
-    def _is_dead(self, pod: Pod) -> bool:
-        """Whether the task that was come to has ended already, and never started: nobody looks at
-        one that has stopped, so the next one is asked for here."""
-        if pod.task is None or not observe.never_started(pod.task):
-            return False
-        why = observe.failure(pod.task)
-        self._wait(pod, why.reason, why.message)
-        pod.tries += 1
-        return True
-
-    def _wait(self, pod: Pod, reason: str, message: str) -> None:
-        pod.waiting = Waiting(reason, message)
-        self._pods.tell(pod)
-
-    async def _step(self, pod: Pod) -> bool:
-        """Whether there is a task now, or never will be."""
+    async def launch(self, pod: Pod) -> bool:
+        """Its order, then its task."""
         kept = pod.kept or await self._ordered(pod)
-        if pod.task is not None and observe.never_started(pod.task):
+        if pod.never_started:
             # It may have been for want of an address there.
             following = kept.order.subnet + 1
             kept = await self._renew(pod, kept, subnet=following, dead=task_id(pod.arn))
@@ -187,7 +105,7 @@ class Launcher:
                 here = kept.order.subnet
                 if isinstance(error, OutOfCapacity):
                     # The next subnet may be in a zone that has room.
-                    self._wait(pod, error.kind, error.message)
+                    self._pods.waits(pod, Waiting(error.kind, error.message))
                     kept = await self._renew(pod, kept, subnet=here + 1)
                 elif isinstance(error, Inactive):
                     other = await self._revived(kept.order.definition)

@@ -1,4 +1,4 @@
-"""Names of what this backend makes, all from the pod's key, the owner or what is in them. Pure."""
+"""Names of what this backend makes, all from the pod's mark, the owner or what is in them. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from base64 import b32encode
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.workload import Key, PullCredential
+from bridge.workload import PullCredential
 
 Json = dict[str, Any]
 
 STREAM = "pod"
 """How the names of log streams begin."""
-
-
-def mark(key: Key) -> str:
-    """A pod's attempt in 32 letters and digits: no two have the same."""
-    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    return b32encode(digest[:20]).decode().lower()
 
 
 def started_by(owner: str, mark_: str, nonce: str) -> str:

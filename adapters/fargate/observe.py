@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from sys import intern
 from typing import Any
 
 from adapters.fargate.names import Json
-from adapters.fargate.order import Made, Order
+from adapters.fargate.order import Order
+from bridge.groups.pods import Ending, Made
 from bridge.helper.view import START_ERROR, UNKNOWN
-from bridge.helper.wrap import INSTALL, OURS, WATCH
+from bridge.helper.wrap import INSTALL, WATCH
 from bridge.workload import ContainerState, Exit, Observed, Running, State, Waiting
 
 TYPE = "fargate"
@@ -19,7 +20,13 @@ STOPPED = "podbridge: the pod was stopped"
 DELETED = "podbridge: the pod was deleted"
 LATE = "podbridge: the task did not start in time"
 HARD_STOP = "podbridge: the pod ran for longer than it may"
-"""What StopTask is told as its reason: a task says it for as long as it can be described."""
+REASONS: Mapping[Ending, str] = {
+    Ending.STOPPED: STOPPED,
+    Ending.DELETED: DELETED,
+    Ending.LATE: LATE,
+    Ending.HARD_STOP: HARD_STOP,
+}
+"""What StopTask is told: a task says it for as long as it can be described."""
 
 _SPOT, _NOTICE = "SpotInterruption", "TerminationNotice"
 """The stop codes of a task that Spot takes back: as it stops, and two minutes before."""
@@ -77,18 +84,6 @@ def _words(task: Mapping[str, Any]) -> str:
     reasons = [str(one.get("reason", "")) for one in task.get("containers") or ()]
     said = [str(task.get("stoppedReason", "")), *reasons]
     return "; ".join(dict.fromkeys(one for one in said if one))
-
-
-def waiting(
-    order: Order | None, containers: Sequence[Made], what: Waiting
-) -> tuple[ContainerState, ...]:
-    """The pod's containers while there is no task, all waiting for the same."""
-    made = order.containers if order is not None else containers
-    return tuple(
-        ContainerState(one.name, what, image=one.image)
-        for one in made
-        if not one.name.startswith(OURS)
-    )
 
 
 def created(order: Order, task: Mapping[str, Any]) -> float:

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from bridge.config.values import Duration
-from bridge.workload import HelperUse
+from bridge.groups.options import Claimed, GroupOptions, Mapped
 
 Arn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:[a-z0-9-]+:[^:]*:\d{12}:.+$")]
 Subnet = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 Group = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Identity(Mapped):
+    """What the pods of one entry are given."""
 
-
-class Tunnel(_Model):
-    """Where the helpers in tasks find this provider (docs/helper.md, "The tunnel")."""
-
-    listen: str = "0.0.0.0"  # noqa: S104 - whoever has no certificate gets nothing
-    """The address at which this machine waits for helpers. Default: 0.0.0.0."""
-    port: int = Field(default=0, ge=0, le=65535)
-    """The port. Default: any that is free, and after a restart the same one; behind a load balancer
-    or a firewall say which."""
-    address: str
-    """The host that helpers dial, at that port: this provider's, or that of a load balancer that
-    passes TCP through."""
-
-
-class Mapped(_Model):
-    """What pods of a namespace, or of one of its service accounts, are given. Nothing in a pod can
-    choose it."""
-
-    namespace: str = Field(min_length=1, max_length=63)
-    """The pods' namespace."""
-    service_account: str = ""
-    """The pods' service account. Default: every one of that namespace that no other entry names."""
     task_role: Arn | None = None
     """The role whose credentials their containers get. Default: none."""
     subnets: tuple[Subnet, ...] = Field(default=(), max_length=16)
@@ -47,25 +25,9 @@ class Mapped(_Model):
     """Which security groups they are in. Default: the backend's own."""
 
 
-class Images(_Model):
-    """Names of images, and who is asked about them."""
-
-    rewrite: dict[str, str] = Field(default_factory=dict)
-    """Other beginnings for images' names, the longest that fits first: `{"docker.io/":
-    "123456789012.dkr.ecr.eu-central-1.amazonaws.com/docker-hub/"}` for a pull-through cache. Names
-    are written out before: `busybox` is `docker.io/library/busybox`. Default: none."""
-    resolve: bool = True
-    """Whether registries are asked for digests, architectures and commands before a launch. Default
-    true: all pods of one template then run the same image, and a wrong one costs no task."""
-
-
-class Claim(_Model):
+class Claim(Claimed):
     """The file system behind a PersistentVolumeClaim."""
 
-    namespace: str = Field(min_length=1, max_length=63)
-    """The claim's namespace."""
-    claim: str = Field(min_length=1, max_length=253)
-    """The claim's name."""
     file_system: str = Field(pattern=r"^fs-[0-9a-f]{8,40}$")
     """The EFS file system's ID."""
     access_point: str = Field(default="", pattern=r"^(fsap-[0-9a-f]{8,40})?$")
@@ -74,7 +36,7 @@ class Claim(_Model):
     """Whether the task role is shown to EFS. Default false."""
 
 
-class Options(_Model):
+class Options(GroupOptions):
     """Options of the `fargate` backend."""
 
     region: str = ""
@@ -107,7 +69,7 @@ class Options(_Model):
     execution_role: Arn
     """The role by which Fargate pulls images, reads payloads and registries' logins, and writes
     logs. No container gets its credentials."""
-    identities: tuple[Mapped, ...] = ()
+    identities: tuple[Identity, ...] = ()
     """Roles, subnets and security groups by namespace and service account. Default: none: no pod
     has a role."""
     architecture: Literal["amd64", "arm64"] = "amd64"
@@ -123,36 +85,15 @@ class Options(_Model):
     """The SQS queue that gets "ECS Task State Change" events of the cluster, for this owner alone:
     what one provider has read, no other sees. Default: none: changes of running tasks are then seen
     with the next list."""
-    images: Images = Images()
-    """Names of images."""
     claims: tuple[Claim, ...] = ()
     """EFS file systems for PersistentVolumeClaims. Default: none: pods with claims are refused."""
-    helper: HelperUse = HelperUse.AUTO
-    """Whether the helper is in the containers (docs/helper.md). `auto`: where a pod needs it. A
-    pod's annotation podbridge.io/helper goes before. Default: auto."""
-    helper_image: str = ""
-    """The image that has the helper's program. Default: none: pods that need it are refused."""
-    helper_program: str = Field(default="/helper", pattern=r"^/.+$")
-    """The program's path in that image. Default: /helper."""
-    helper_state: str = ""
-    """Where the secret is kept by which pods' helpers are known after a restart. Default:
-    $XDG_STATE_HOME/podbridge/helper, or ~/.local/state/podbridge/helper."""
-    tunnel: Tunnel | None = None
-    """How helpers reach this provider. Default: not at all: attach, port-forward and usage are
-    then refused, exec too unless `execute_command` is set, and how each container is comes with the
-    end of the pod."""
     execute_command: bool = False
     """Whether pods without a tunnel take exec through ECS ExecuteCommand (docs/fargate.md). A pod
     needs a role for that (`identities`), and the role the permissions
     ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel.
     Commands run as root, and AWS's trails have them. Default false."""
-    start_deadline: Duration = 900.0
-    """Seconds in which a task has to run; then it is stopped and another one launched. Default 900:
-    large images take minutes, and some tasks never start."""
     poll: Duration = 2.0
     """Seconds between looks at tasks that start or end. Default 2: a call for 100 of them."""
-    discover: Duration = 300.0
-    """Seconds between looks for tasks that nobody here knows of. Default 300."""
     threads: int = Field(default=16, ge=2, le=128)
     """Calls of AWS at once. Default 16: enough for the documented rates at 300 ms each."""
     tags: dict[str, str] = Field(default_factory=dict, max_length=40)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from adapters.fargate import names
 from adapters.fargate.names import Json
 from bridge.errors import Invalid
+from bridge.groups.pods import Made, mark
 from bridge.workload import Identity
 
 _VERSION = 1
@@ -20,15 +21,6 @@ _LATER = frozenset({"execute_command"})
 """Fields that orders of that version have not always had."""
 SAFE = 50 * 60.0
 """Seconds for which a token is sure to be known: it is forgotten an hour after its task's end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A container of the task."""
-
-    name: str
-    image: str
-    """As the pod names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +110,7 @@ def load(content: bytes) -> Order:
 
 def started_by(order: Order, owner: str) -> str:
     """What its tasks have as `startedBy`."""
-    return names.started_by(owner, names.mark(order.identity.key), order.nonce)
+    return names.started_by(owner, mark(order.identity.key), order.nonce)
 
 
 def request(order: Order, owner: str, settings: Json) -> Json:

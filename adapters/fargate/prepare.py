@@ -1,32 +1,23 @@
-"""What a pod needs in AWS before its task: images' names, logins, a definition, payloads; and the
-order that names them."""
+"""What a pod needs in AWS before its task: logins, a definition, payloads; and the order that names
+them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
-from adapters.fargate import check, choose, definition, tokens
+from adapters.fargate import choose, definition
 from adapters.fargate.definition import Choices
 from adapters.fargate.definitions import Definitions
-from adapters.fargate.images import Images
 from adapters.fargate.logins import Logins
 from adapters.fargate.options import Options
-from adapters.fargate.order import Made, Order
+from adapters.fargate.order import Order
 from adapters.fargate.pods import Pod
 from adapters.fargate.store import Store
 from bridge.errors import Unsupported
-from bridge.helper.commands import Unread, commands
-from bridge.helper.hosting import Hosting
-from bridge.helper.wrap import bare, wrap
-from bridge.registry import RegistryClient
-from bridge.workload import Workload
-
-_SLACK = 60.0
-"""Seconds beyond a pod's hard stop after which its task is stopped, where the helper should have
-done it."""
-
+from bridge.groups import prepare
+from bridge.groups.choose import architecture, is_spot
+from bridge.groups.pods import Made
 
 _T = TypeVar("_T")
 
@@ -38,8 +29,7 @@ class Preparation:
         self,
         *,
         options: Options,
-        hosting: Hosting,
-        registry: RegistryClient,
+        preparation: prepare.Preparation,
         store: Store,
         definitions: Definitions,
         logins: Logins,
@@ -47,12 +37,10 @@ class Preparation:
     ) -> None:
         self._clock = clock
         self._options = options
-        self._hosting = hosting
-        self._registry = registry
+        self._preparation = preparation
         self._store = store
         self._definitions = definitions
         self._logins = logins
-        self._images = Images(options.images, registry)
         self.region = ""
         self.secret = b""
 
@@ -60,16 +48,11 @@ class Preparation:
         """Everything but the task. May be repeated. Errors as of AWS and of registries; Invalid and
         Unsupported: it will never do."""
         assert pod.workload is not None
-        workload = tokens.asked_for(pod.workload, self._options)
-        machine = choose.architecture(workload, self._options)
-        pulled = await self._images.named(workload, machine)
-        left_out = tokens.LEFT_OUT if workload is not pod.workload else ""
-        pod.notice = "; ".join(filter(None, (pulled.notice, left_out)))
-        made = await self._made(workload, machine)
-        images = {one.name: pulled.images.get(one.name, one.image) for one in made.containers}
-        logins = await self._logins.needed(workload, pulled.images, pod.mark, self.secret)
+        machine = architecture(pod.workload, self._options.architecture)
+        ready = await self._preparation.prepared(pod, machine)
+        workload, made, wrapped = ready.workload, ready.made, ready.wrapped
+        logins = await self._logins.needed(workload, ready.images, pod.mark, self.secret)
         pod.logins = tuple(sorted(set(logins.values())))
-        wrapped = definition.is_wrapped(made)
         launch = definition.launch(
             made,
             pod.mark,
@@ -78,7 +61,7 @@ class Preparation:
                 size=_known(choose.size(workload, wrapped=wrapped)),
                 storage=_known(choose.disk(workload)),
                 architecture=machine,
-                images=images,
+                images=ready.images,
                 logins=logins,
                 region=self.region,
             ),
@@ -86,54 +69,28 @@ class Preparation:
         pod.payloads = tuple(launch.payloads)
         await self._store.put_payloads(launch.payloads)
         given = choose.given(workload, self._options)
-        groups = (one.security.fs_group for one in workload.containers)
         return Order(
             workload.identity,
             accepted_at=self._clock(),
-            containers=tuple(Made(one.name, one.image) for one in made.containers),
+            containers=Made.all_of(made),
             definition=await self._definitions.arn(launch.definition),
             overrides=launch.overrides,
-            spot=choose.is_spot(workload, self._options),
+            spot=is_spot(workload, self._options.capacity),
             task_role=given.task_role,
             subnets=_from(given.subnets, pod.mark),
             security_groups=given.security_groups,
-            hard_stop=_hard_stop(workload, wrapped=wrapped),
-            fs_group=next((one for one in groups if one is not None), None),
+            hard_stop=ready.hard_stop,
+            fs_group=ready.fs_group,
             payloads=pod.payloads,
             logins=pod.logins,
             execute_command=choose.takes_commands(given, self._options, wrapped=wrapped),
         )
-
-    async def _made(self, workload: Workload, machine: str) -> Workload:
-        """The pod with the helper in it, or bare."""
-        if not check.wraps(workload, self._options):
-            return bare(workload)
-        asked = replace(
-            workload,
-            containers=tuple(
-                replace(one, image=self._images.rewritten(one.image)) for one in workload.containers
-            ),
-        )
-        found = await commands(self._registry, asked, machine)
-        if found.without:
-            if beyond := "; ".join(map(str, check.beyond(workload))):
-                raise Unread(f"{found.without}; but {beyond}")
-            self._hosting.without(workload.identity, found.without)
-            return bare(workload)
-        settings = self._hosting.settings(workload)
-        return wrap(workload, found.processes, settings, self._options.helper_image)
 
 
 def _known(found: _T | None) -> _T:
     if found is None:
         raise Unsupported("no task is large enough")
     return found
-
-
-def _hard_stop(workload: Workload, *, wrapped: bool) -> float | None:
-    if workload.hard_stop is None:
-        return None
-    return workload.hard_stop + (_SLACK if wrapped else 0.0)
 
 
 def _from(subnets: tuple[str, ...], mark: str) -> tuple[str, ...]:

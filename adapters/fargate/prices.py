@@ -13,13 +13,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -30,6 +27,7 @@ from adapters.fargate.clients import credentials
 from adapters.fargate.errors import translated
 from adapters.fargate.sizes import STORAGE, Size
 from bridge.errors import Unavailable
+from bridge.groups.prices import PriceTable
 
 MINIMUM = 60.0
 """Seconds that a task is billed at least."""
@@ -87,17 +85,6 @@ class Prices:
         return total
 
 
-def known(region: str) -> Prices | None:
-    """The newest prices of a region that this machine has; None: it has none."""
-    shipped = json.loads((resources.files(__package__) / "price_table.json").read_text())
-    found = [_read(one) for one in (_of(shipped, region), _of(_cached(), region)) if one]
-    return max(found, key=lambda one: one.read_on, default=None)
-
-
-def _of(table: Any, region: str) -> Any:
-    return table.get("regions", {}).get(region)
-
-
 def _read(plain: Mapping[str, Any]) -> Prices:
     def amounts(name: str) -> dict[str, Decimal]:
         return {machine: Decimal(text) for machine, text in plain[name].items()}
@@ -115,34 +102,8 @@ def _read(plain: Mapping[str, Any]) -> Prices:
     )
 
 
-# The user's cache.
-
-
-def cache() -> Path:
-    """Where prices that were read are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "podbridge" / "prices" / "fargate.json"
-
-
-def _cached() -> Any:
-    try:
-        found = json.loads(cache().read_text())
-        for one in found["regions"].values():
-            _read(one)
-    except (OSError, ValueError, ArithmeticError, KeyError, TypeError, AttributeError):
-        # What cannot be read is as if it were not there: it can be fetched again.
-        return {}
-    return found
-
-
-def _keep(region: str, prices: Mapping[str, Any]) -> None:
-    place = cache()
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    table = {"regions": {**_cached().get("regions", {}), region: prices}}
-    handle, draft = tempfile.mkstemp(dir=place.parent)
-    with os.fdopen(handle, "w") as file:
-        json.dump(table, file, indent=2)
-    Path(draft).replace(place)
+TABLE = PriceTable("fargate", __package__, _read)
+"""All of them by region."""
 
 
 # The AWS Price List.
@@ -163,8 +124,8 @@ def refresh(region: str) -> str:
     if not found["vcpu"]:
         raise Unavailable(f"the AWS Price List has no prices of Fargate in {region}")
     today = datetime.now(UTC).date().isoformat()
-    _keep(region, {"read_on": today, "source": PRICE_LIST, **found})
-    return f"read {count} prices of {region} from the AWS Price List; kept in {cache()}"
+    TABLE.keep(region, {"read_on": today, "source": PRICE_LIST, **found})
+    return f"read {count} prices of {region} from the AWS Price List; kept in {TABLE.cache}"
 
 
 def _products(region: str) -> Iterator[tuple[str, str]]:

@@ -7,14 +7,11 @@ from adapters.fargate.options import Options
 from adapters.fargate.sizes import STORAGE
 from bridge.adapter import Quote
 from bridge.errors import Invalid
-from bridge.requests import pod_request
+from bridge.groups import quote as groups
+from bridge.groups.choose import architecture, is_spot
 from bridge.workload import Workload
 
 _GIB = 2**30
-_LATE = 60.0
-"""Seconds after a pod's hard stop at which its task is stopped, where its helper has not."""
-_BARE = "ends by itself only while podbridge runs"
-"""Of a pod without the helper, whose hard stop nobody else keeps."""
 
 
 def quote(workload: Workload, options: Options, region: str) -> Quote:
@@ -24,33 +21,27 @@ def quote(workload: Workload, options: Options, region: str) -> Quote:
     disk = choose.disk(workload)
     if size is None or disk is None:
         raise Invalid(f"pod {workload.identity.name} fits no task of Fargate")
-    machine = choose.architecture(workload, options)
-    table = prices.known(region)
-    hourly = table and table.hourly(size, machine, storage=disk, public_ip=options.public_ip)
+    machine = architecture(workload, options.architecture)
+    table = prices.TABLE.known(region)
+    public_ip = options.public_ip
+    hourly = table.hourly(size, machine, storage=disk, public_ip=public_ip) if table else None
     billed = {"cpu": size.millicores, "memory": size.memory * 2**20}
     if disk:
         billed["ephemeral-storage"] = disk * _GIB
-    spot = choose.is_spot(workload, options)
-    words = _words(machine, disk, options, spot=spot) if hourly else _unknown(region)
-    return Quote(
+    spot = is_spot(workload, options.capacity)
+    return groups.quote(
+        workload,
+        options,
         account=options.execution_role.split(":")[4],
         region=region,
-        requested=_sizes(workload),
         billed=billed,
-        hourly=hourly or None,
-        priced_on=table.read_on if table else None,
-        source=table.source if table else "",
+        prices=table,
+        hourly=hourly,
         least=prices.MINIMUM,
-        # Billing begins with the images' download, and a task that never runs is given up.
-        around=options.start_deadline + _LATE,
         spot=spot,
-        words=words if wrapped else f"{words}; {_BARE}",
+        wrapped=wrapped,
+        words=_words(machine, disk, options, spot=spot),
     )
-
-
-def _sizes(workload: Workload) -> dict[str, int]:
-    asked = pod_request(workload).requests
-    return {name: asked[name] for name in ("cpu", "memory", "ephemeral-storage") if name in asked}
 
 
 def _words(machine: str, disk: int, options: Options, *, spot: bool) -> str:
@@ -62,7 +53,3 @@ def _words(machine: str, disk: int, options: Options, *, spot: bool) -> str:
     if spot:
         parts.append("Spot, reckoned at the price on demand: it is up to 70 % less, and changes")
     return ", ".join(parts)
-
-
-def _unknown(region: str) -> str:
-    return f"no price is known for it in {region}: podbridge plan --refresh-prices reads them"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from adapters.fargate import messages
 from adapters.fargate.messages import Content, Message
 from bridge.adapter import Size
 from bridge.errors import BridgeError, Unavailable, Unsupported
+from bridge.groups.bell import Bell
 
 VERSION = "1.2.0.0"
 """The version of the protocol's client: that of the plugin for the AWS CLI whose messages these
@@ -56,29 +56,6 @@ _ENCRYPTED = (
     "the cluster has its ExecuteCommand sessions encrypted by a KMS key of its own, which is not"
     " supported: drop it from the cluster's configuration, or give the backend a tunnel"
 )
-
-
-class Bell:
-    """Wakes whoever waits for something to be so."""
-
-    def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def ring(self) -> None:
-        """Something has changed."""
-        for one in self._waiting:
-            if not one.done():
-                one.set_result(None)
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Returns when it is."""
-        while not true():
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiting)
-            try:
-                await waiting
-            finally:
-                self._waiting.discard(waiting)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from adapters.fargate.names import Json
 from adapters.fargate.options import Options
 from adapters.fargate.order import Order
 from bridge.errors import NotFound, Unavailable
+from bridge.groups.pods import mark
 
 _PAGE = 1000
 """Objects that can be deleted with one call."""
@@ -58,13 +59,13 @@ class Store:
         return await self._put_order(made, IfMatch=kept.tag)
 
     async def _put_order(self, made: Order, **condition: str) -> Kept:
-        key = names.order_key(self._owner, names.mark(made.identity.key))
+        key = names.order_key(self._owner, mark(made.identity.key))
         tag = await self._put(key, order.dump(made), **condition)
         return Kept(made, tag)
 
-    async def read(self, mark: str) -> Kept | None:
+    async def read(self, mark_: str) -> Kept | None:
         """The order of that mark; None: there is none."""
-        key = names.order_key(self._owner, mark)
+        key = names.order_key(self._owner, mark_)
         try:
             answer = await self._clients.read_object(Bucket=self._bucket, Key=key)
         except NotFound:
@@ -86,9 +87,9 @@ class Store:
             for key, content in payloads.items():
                 tasks.create_task(self._put(key, content))
 
-    async def forget_order(self, mark: str) -> None:
+    async def forget_order(self, mark_: str) -> None:
         """Removes an order, which may be gone."""
-        await self._remove([names.order_key(self._owner, mark)])
+        await self._remove([names.order_key(self._owner, mark_)])
 
     async def forget_payloads(self, keys: Iterable[str]) -> None:
         """Removes environments, which may be gone."""

@@ -98,6 +98,11 @@ def bare(workload: Workload) -> Workload:
     return replace(workload, containers=tuple(containers), restart_policy=RestartPolicy.NEVER)
 
 
+def is_wrapped(made: Workload) -> bool:
+    """Whether the helper is in it."""
+    return made.containers[-1].name == WATCH
+
+
 def places(workload: Workload) -> Sequence[Violation]:
     """Mounts in the way of the helper's own: at its folders, below or above them."""
     own = (PROGRAM_FOLDER, FOLDER)

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge import adapter as seam
+from bridge.bucket import Budgets
 from bridge.errors import BridgeError, Throttled, Unauthorized, Unavailable
-from bridge.provider.budgets import Budgets
 from bridge.provider.placement import Place, asked
 from bridge.workload import Identity, Observed, Resources, Workload
 
@@ -114,7 +114,7 @@ class Backend:
             self._opened = True
         self._refresh.clear()
         asked_at = asyncio.get_running_loop().time()
-        found = await self._budgets.call("list", self.adapter.list)
+        found = await self._budgets.call(self.adapter.list, "list")
         self.on_list(self, found, asked_at)
         self.synced.set()
 
@@ -128,21 +128,21 @@ class Backend:
                 return True
             return False
 
-        return await self._budgets.call("run", make)
+        return await self._budgets.call(make, "run")
 
     async def stop(self, identity: Identity, grace: float) -> None:
         """`Adapter.stop`, within the budget."""
-        await self._budgets.call("stop", lambda: self.adapter.stop(identity, grace))
+        await self._budgets.call(lambda: self.adapter.stop(identity, grace), "stop")
 
     async def stop_sandbox(self, identity: Identity) -> None:
         """`Sandboxes.stop_sandbox`, where the adapter has it, within the budget."""
         adapter = self.adapter
         if isinstance(adapter, seam.Sandboxes):
-            await self._budgets.call("stop", lambda: adapter.stop_sandbox(identity))
+            await self._budgets.call(lambda: adapter.stop_sandbox(identity), "stop")
 
     async def delete(self, identity: Identity) -> None:
         """`Adapter.delete`, within the budget."""
-        await self._budgets.call("delete", lambda: self.adapter.delete(identity))
+        await self._budgets.call(lambda: self.adapter.delete(identity), "delete")
 
     @property
     def place(self) -> Place:

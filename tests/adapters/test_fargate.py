@@ -93,7 +93,7 @@ class TestFargate(RealContract):
         pod = workload(container("cat", "/proc/sys/kernel/random/uuid"))
         await adapter.run(pod)
         end = await exit_of(adapter, pod.identity)
-        written = await log(adapter, pod.identity)
+        written = await log(adapter, pod.identity, follow=True)
         assert len(written) == 37
         onlooker = await bench.adapter()
         assert await exit_of(onlooker, pod.identity) == end
@@ -196,7 +196,7 @@ async def test_an_empty_volume_is_for_every_user(bench: HelpedBench) -> None:
     pod = workload(main, volumes=[EmptyDir("work")])
     await adapter.run(pod)
     assert (await exit_of(adapter, pod.identity)).code == 0
-    assert await log(adapter, pod.identity) == b"2777 77\n1234:77\n"
+    assert await log(adapter, pod.identity, follow=True) == b"2777 77\n1234:77\n"
 
 
 async def test_a_cluster_that_is_not_there(bench: HelpedBench) -> None:

@@ -19,6 +19,7 @@ from support.channels import drained, reads, soon
 from adapters.fargate import command, observe, session
 from bridge.adapter import Exec, Size
 from bridge.errors import BridgeError, Invalid, NotFound, Unavailable, Unsupported
+from bridge.groups.command import Command
 from bridge.workload import HelperUse, Observed
 
 pytestmark = pytest.mark.slow
@@ -210,7 +211,7 @@ async def test_a_tunnel_goes_before(tmp_path: Path) -> None:
             told = await adapter._tasks.describe([kept.arn])
             assert told[kept.arn]["enableExecuteCommand"] is asked
             channel = await adapter.exec(pod.identity, "main", ["true"], stdin=False, tty=False)
-            assert isinstance(channel, command.Command) is asked
+            assert isinstance(channel, Command) is asked
             assert await drained(channel) == (b"", b"", 0)
     finally:
         await bench.close()

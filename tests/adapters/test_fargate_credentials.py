@@ -17,7 +17,6 @@ from support.channels import soon
 
 from adapters.fargate import clients
 from adapters.fargate.clients import Clients
-from adapters.fargate.skew import Skew
 from bridge.errors import Unauthorized
 from bridge.workload import Workload
 
@@ -163,45 +162,6 @@ class TestExpired:
             assert (await exit_of(adapter, pod.identity)).code == code
         for name in ("first", "second"):
             assert (tmp_path / name).read_text() == "ran\n"
-
-
-AT = "Thu, 01 Jan 2026 00:00:00 GMT"
-THEN = 1767225600.0
-
-
-def dated(text: str = AT) -> dict[str, Any]:
-    return {"ResponseMetadata": {"HTTPHeaders": {"date": text}}}
-
-
-@pytest.mark.parametrize(
-    ("local", "took", "offset"),
-    [
-        (THEN, 0.1, 0),
-        (THEN + 4, 0.1, 0),
-        (THEN + 600, 0.1, -599.5),
-        (THEN - 600, 0.1, 600.5),
-        # It may have been dated at any time since it was asked for.
-        (THEN + 25, 30, 0),
-    ],
-)
-def test_the_clock_is_corrected(local: float, took: float, offset: float) -> None:
-    skew = Skew(lambda: local)
-    skew.learn(dated(), local - took)
-    assert skew.now() - local == pytest.approx(offset, abs=0.2)
-
-
-def test_the_clock_may_be_set_right() -> None:
-    local = [THEN + 600]
-    skew = Skew(lambda: local[0])
-    skew.learn(dated(), local[0])
-    local[0] = THEN
-    skew.learn(dated(), THEN)
-    assert skew.now() == THEN
-    # It was set while the call was under way.
-    skew.learn(dated(), THEN + 600)
-    skew.learn({}, THEN)
-    skew.learn(dated("soon"), THEN)
-    assert skew.now() == THEN
 
 
 @pytest.mark.slow

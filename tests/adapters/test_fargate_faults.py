@@ -20,6 +20,7 @@ from adapters.fargate.definitions import _CONTENT
 from adapters.fargate.store import Kept
 from adapters.simulators.aws import Settings
 from bridge.errors import BridgeError
+from bridge.groups.pods import mark as mark_of
 from bridge.workload import EnvVar, HelperUse, Observed, PullCredential, Waiting, Workload
 
 pytestmark = pytest.mark.slow
@@ -131,7 +132,7 @@ async def test_an_event_that_comes_while_its_order_is_being_read(
         patched.setattr(again._store, "read", slow)
         listing = asyncio.create_task(again.list())
         await was_read.wait()
-    mark = names.mark(pod.identity.key)
+    mark = mark_of(pod.identity.key)
     await again._ends.heard(mark, kept.order.nonce, told(task))
     may_go_on.set()
     await listing
@@ -144,7 +145,7 @@ async def test_an_end_that_was_told_outlives_the_task(bench: FargateBench, tmp_p
     first = await bench.adapter(queue_url=bench.cloud.options["queue_url"])
     pod = once(tmp_path / "ran", 7)
     await ended(first, pod)
-    mark = names.mark(pod.identity.key)
+    mark = mark_of(pod.identity.key)
 
     async def is_kept() -> bool:
         kept = await first._store.read(mark)
@@ -165,7 +166,7 @@ async def test_the_event_of_an_end_may_come_twice_and_late(
     adapter = await bench.adapter()
     pod = once(tmp_path / "ran", 7)
     arn, before = await ended(adapter, pod)
-    mark, nonce = names.mark(pod.identity.key), before.order.nonce
+    mark, nonce = mark_of(pod.identity.key), before.order.nonce
     (task,) = (await adapter._tasks.describe([arn])).values()
     detail = {**told(task), "lastStatus": "STOPPED"}
     await asyncio.gather(*(adapter._ends.heard(mark, nonce, detail) for _ in range(3)))

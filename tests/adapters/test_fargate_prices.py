@@ -48,13 +48,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_task_costs_in_virginia(
     size: Size, machine: str, storage: int, *, public: bool, expected: str
 ) -> None:
-    table = prices.known("us-east-1")
+    table = prices.TABLE.known("us-east-1")
     assert table is not None
     assert table.hourly(size, machine, storage=storage, public_ip=public) == D(expected)
 
 
 def test_what_has_no_price() -> None:
-    assert prices.known("eu-nowhere-1") is None
+    assert prices.TABLE.known("eu-nowhere-1") is None
     table = prices.Prices(date(2026, 1, 1), "", {"amd64": D(1)}, {"amd64": D(1)})
     small = Size(256, 512)
     assert table.hourly(small, "arm64", storage=0, public_ip=False) is None
@@ -199,14 +199,14 @@ def test_prices_are_read_and_kept(price_list: dict[str, Any]) -> None:
     assert said.startswith("read 6 prices of eu-central-1 from the AWS Price List; kept in ")
     # Real keys are for AWS alone.
     assert "Credential=simulated/" in price_list["authorization"]
-    table = prices.known("eu-central-1")
+    table = prices.TABLE.known("eu-central-1")
     assert table is not None
     assert table.vcpu == {"amd64": D("0.04656"), "arm64": D("0.03725")}
     assert table.gigabyte == {"amd64": D("0.00511"), "arm64": D("0.00409")}
     assert (table.storage, table.address) == (D("0.000129"), D("0.005"))
     assert (table.read_on, table.source) == (datetime.now(UTC).date(), prices.PRICE_LIST)
     # Others stay as they are.
-    virginia = prices.known("us-east-1")
+    virginia = prices.TABLE.known("us-east-1")
     assert virginia is not None
     assert virginia.read_on == date(2026, 11, 22)
 
@@ -214,7 +214,7 @@ def test_prices_are_read_and_kept(price_list: dict[str, Any]) -> None:
 def test_a_region_without_fargate(price_list: dict[str, Any]) -> None:
     with pytest.raises(Unavailable, match="has no prices of Fargate in eu-nowhere-1"):
         prices.refresh("eu-nowhere-1")
-    assert not prices.cache().exists()
+    assert not prices.TABLE.cache.exists()
 
 
 def test_no_permission(price_list: dict[str, Any]) -> None:
@@ -227,9 +227,9 @@ def test_no_permission(price_list: dict[str, Any]) -> None:
     "text", ["", "{", "[]", '{"regions": {"us-east-1": {}}}', '{"regions": 1}']
 )
 def test_a_damaged_cache_is_none(text: str) -> None:
-    prices.cache().parent.mkdir(parents=True)
-    prices.cache().write_text(text)
-    assert prices.known("us-east-1") is not None
+    prices.TABLE.cache.parent.mkdir(parents=True)
+    prices.TABLE.cache.write_text(text)
+    assert prices.TABLE.known("us-east-1") is not None
 
 
 def test_the_newer_counts() -> None:
@@ -239,13 +239,13 @@ def test_the_newer_counts() -> None:
         "vcpu": {"amd64": "1"},
         "gigabyte": {"amd64": "1"},
     }
-    prices.cache().parent.mkdir(parents=True)
-    prices.cache().write_text(json.dumps({"regions": {"us-east-1": table}}))
-    found = prices.known("us-east-1")
+    prices.TABLE.cache.parent.mkdir(parents=True)
+    prices.TABLE.cache.write_text(json.dumps({"regions": {"us-east-1": table}}))
+    found = prices.TABLE.known("us-east-1")
     assert found is not None
     assert found.source != "old"
     table["read_on"] = "2027-01-01"
-    prices.cache().write_text(json.dumps({"regions": {"us-east-1": table}}))
-    found = prices.known("us-east-1")
+    prices.TABLE.cache.write_text(json.dumps({"regions": {"us-east-1": table}}))
+    found = prices.TABLE.known("us-east-1")
     assert found is not None
     assert found.source == "old"

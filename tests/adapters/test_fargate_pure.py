@@ -22,14 +22,11 @@ from adapters.fargate import (
     observe,
     order,
     sizes,
-    tokens,
 )
 from adapters.fargate.check import check, wraps
 from adapters.fargate.definition import Choices
 from adapters.fargate.errors import Conflict, Refused, translated
-from adapters.fargate.images import rewritten
-from adapters.fargate.order import Made, Order
-from adapters.fargate.security import capabilities, user
+from adapters.fargate.order import Order
 from bridge.errors import (
     Ambiguous,
     Invalid,
@@ -40,6 +37,9 @@ from bridge.errors import (
     Unauthorized,
     Unavailable,
 )
+from bridge.groups.choose import ARCHITECTURE
+from bridge.groups.pods import Made
+from bridge.groups.pods import mark as mark_of
 from bridge.helper.payload import Settings
 from bridge.helper.wrap import bare, wrap
 from bridge.workload import (
@@ -133,7 +133,7 @@ def launched(pod: Workload, made: Workload | None = None, **more: Any) -> defini
     size = sizes.fit(0, 0)
     assert size is not None
     choices = Choices(size, 0, "amd64", images, region="eu-central-1", **more)
-    return definition.launch(made, names.mark(pod.identity.key), options(), choices)
+    return definition.launch(made, mark_of(pod.identity.key), options(), choices)
 
 
 def helped(pod: Workload) -> definition.Launch:
@@ -303,25 +303,22 @@ def test_claims_are_file_systems() -> None:
 
 
 @pytest.mark.parametrize(
-    ("security", "expected", "dropped"),
+    ("security", "user", "capabilities"),
     [
-        (Security(), "", []),
-        (Security(run_as_user=1000, run_as_group=3), "1000:3", []),
-        (Security(run_as_user=1000, fs_group=5, drop_capabilities=("ALL",)), "0:0", None),
-        (Security(drop_capabilities=("ALL",)), "", ["ALL"]),
+        (Security(), None, None),
+        (Security(run_as_user=1000), "1000", None),
+        (Security(run_as_user=1000, run_as_group=3), "1000:3", None),
+        (Security(run_as_user=1000, fs_group=5), "0:0", None),
+        (Security(drop_capabilities=("CAP_KILL",)), None, {"drop": ["KILL"]}),
     ],
 )
 def test_users_and_capabilities(
-    security: Security, expected: str, dropped: list[str] | None
+    security: Security, user: str | None, capabilities: dict[str, Any] | None
 ) -> None:
-    one = container("true", security=security)
-    assert user(one, wrapped=True) == expected
-    found = capabilities(one, wrapped=True).get("drop", [])
-    if dropped is None:
-        assert not {"SETUID", "SETGID", "KILL", "ALL"} & set(found)
-        assert len(found) == 11
-    else:
-        assert found == dropped
+    found = helped(workload(container("true", security=security)))
+    made = {one["name"]: one for one in found.definition["containerDefinitions"]}["main"]
+    assert made.get("user") == user
+    assert made.get("linuxParameters", {}).get("capabilities") == capabilities
 
 
 def test_roles_and_networks_are_the_configurations() -> None:
@@ -374,20 +371,10 @@ def test_what_commands_take_is_among_the_permissions() -> None:
     assert more == {"ecs:ExecuteCommand", "ssm:TerminateSession"}
 
 
-def test_capacity_and_architecture_are_the_pods_choice() -> None:
-    pod = workload(container("true"))
-    assert not choose.is_spot(pod, options())
-    assert choose.is_spot(pod, options(capacity="spot"))
-    spot = replace(pod, node_selector={choose.CAPACITY: "spot"})
-    assert choose.is_spot(spot, options())
-    assert not choose.is_spot(replace(spot, annotations={choose.CAPACITY: "on-demand"}), options())
-    arm = replace(pod, node_selector={choose.ARCHITECTURE: "arm64"})
-    assert choose.architecture(arm, options()) == "arm64"
-    wrong = replace(pod, node_selector={choose.ARCHITECTURE: "s390x", choose.CAPACITY: "cheap"})
-    assert [one.field for one in check(wrong, options())] == [
-        "spec.nodeSelector[kubernetes.io/arch]",
-        "spec.nodeSelector[podbridge.io/capacity-type]",
-    ]
+def test_a_machine_that_fargate_has_not_is_refused() -> None:
+    wrong = replace(workload(container("true")), node_selector={ARCHITECTURE: "s390x"})
+    (found,) = check(wrong, options())
+    assert found.field == "spec.nodeSelector[kubernetes.io/arch]"
 
 
 @pytest.mark.parametrize(
@@ -474,7 +461,7 @@ def test_the_same_order_asks_for_the_same() -> None:
 def test_a_task_names_its_order() -> None:
     one = the_order()
     started = order.started_by(one, "podbridge")
-    assert names.mark_of("podbridge", started) == (names.mark(one.identity.key), "12345678")
+    assert names.mark_of("podbridge", started) == (mark_of(one.identity.key), "12345678")
     assert names.mark_of("other", started) == ("", "")
     assert names.mark_of("podbridge", "ecs-svc/123") == ("", "")
 
@@ -596,14 +583,6 @@ def test_errors(error: Exception, expected: type[Exception]) -> None:
         assert type(translated(error, "ecs:ListTasks", changes=False)) is Unavailable
 
 
-def test_rewritten_names() -> None:
-    rules = {"docker.io/": "cache.example/hub/", "docker.io/team/": "own.example/"}
-    assert rewritten("busybox", rules) == "cache.example/hub/library/busybox:latest"
-    assert rewritten("team/app:2", rules) == "own.example/app:2"
-    assert rewritten("ghcr.io/a/b:1", rules) == "ghcr.io/a/b:1"
-    assert rewritten("busybox", {}) == "busybox"
-
-
 def test_the_name_of_a_login_tells_nothing() -> None:
     login = PullCredential("registry.example", "me", "hunter2")
     name = names.secret("podbridge", b"k" * 32, login)
@@ -637,19 +616,3 @@ def test_sysctls_are_the_same_for_every_container_of_the_pod() -> None:
     wanted = [{"namespace": name, "value": value} for name, value in sorted(sysctls)]
     for name, one in made.items():
         assert one.get("systemControls", []) == ([] if name.startswith("podbridge-") else wanted)
-
-
-def test_a_token_that_nobody_renews_is_mounted_on_request() -> None:
-    files = (File("ca.crt", b"ca"), File("token", b"secret", secret=True))
-    every = Files("kube-api-access-x7z", files, "1")
-    own = Files("own", files, "1")
-    pod = workload(container("true"), volumes=[every, own])
-    bare_, kept = tokens.asked_for(pod, options()).volumes
-    assert bare_ == replace(every, files=files[:1])
-    assert kept == own
-    wants = replace(pod, annotations={tokens.ANNOTATION: tokens.MOUNT})
-    assert tokens.asked_for(wants, options()) is wants
-    tunnel = {"address": "podbridge.internal.example", "port": 7444}
-    assert tokens.asked_for(pod, options(tunnel=tunnel)) is pod
-    plain = workload(container("true"), volumes=[own])
-    assert tokens.asked_for(plain, options()) is plain

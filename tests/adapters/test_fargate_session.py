@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from support.channels import PATIENCE, drained
 
-from adapters.fargate import command, session, wrapper
+from adapters.fargate import session
 from adapters.fargate.clients import Clients
-from adapters.fargate.command import Command, Commands
+from adapters.fargate.command import Commands
 from adapters.fargate.messages import (
     ACKNOWLEDGE,
     CLOSED,
@@ -36,6 +36,8 @@ from adapters.fargate.session import Session, connect
 from adapters.fargate.tasks import Tasks
 from bridge.adapter import Size
 from bridge.errors import BridgeError, Invalid, Unavailable, Unsupported
+from bridge.groups import command, wrapper
+from bridge.groups.command import Command
 
 TOKEN = "the-token-that-nobody-may-see"
 

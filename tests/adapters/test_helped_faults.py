@@ -16,7 +16,7 @@ from fargate_kit import HelpedBench, helper  # noqa: F401 - a fixture
 from support.channels import drained, soon
 
 from adapters.engine import deprived
-from adapters.fargate import prepare
+from bridge.groups import prepare
 from bridge.helper.wrap import INSTALL, WATCH
 from bridge.workload import (
     Container,

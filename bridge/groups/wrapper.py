@@ -1,11 +1,11 @@
 """A command inside a session that is only ever a terminal: what is run instead, and what comes of
 it. Pure.
 
-ExecuteCommand gives one terminal: stdout and stderr in one, line ends changed, an echo, nothing
+A cloud's own exec gives one terminal: stdout and stderr in one, line ends changed, an echo, nothing
 that says that stdin is over, and no exit code. So the image's own `sh` is run, with one of two
 scripts. Both say between marks that hold a random word when the command has started and how it has
-ended, and stay until they are told that this was heard: an agent gives up soon on what nobody has
-acknowledged when its process ends.
+ended, and stay until they are told that this was heard: what nobody has taken when a process ends
+may be lost.
 
 With a terminal the command has that terminal, and its bytes are passed on. Without one it has
 pipes; each of them crosses the terminal as lines of base64 behind a letter, so that bytes, streams
@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +31,8 @@ _LINE = 768
 """Bytes of stdin that one line carries: 1,024 characters, far below the 4,095 that a terminal
 takes."""
 LINES = 8
-"""Lines on their way at once: what Linux keeps for a terminal (4 KiB and 8 KiB). With more an agent
-waits for the terminal, and hears nothing else meanwhile."""
+"""Lines on their way at once: what Linux keeps for a terminal (4 KiB and 8 KiB). With more whoever
+types waits for the terminal, and hears nothing else meanwhile."""
 _CODE = re.compile(rb"[0-9]{1,3}")
 END = b"\n"
 """What tells the script that its last word was heard."""
@@ -112,9 +111,9 @@ and what feeds it says when that fails (`q`), but for a command that has closed 
 141: SIGPIPE)."""
 
 
-def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> str:
-    """What ExecuteCommand is given: the agent splits it as a shell would. `word`: random letters
-    and digits. Invalid: no such command can be asked for."""
+def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> Sequence[str]:
+    """What is run instead, by the image's own `sh`. `word`: random letters and digits. Invalid: no
+    such command can be asked for."""
     if not command or not command[0]:
         raise Invalid("the command is empty")
     if command[0].startswith("-"):
@@ -122,14 +121,11 @@ def wrapped(command: Sequence[str], word: str, *, stdin: bool, tty: bool) -> str
     try:
         "".join(command).encode()
     except UnicodeEncodeError:
-        raise Invalid("the command has bytes that are no UTF-8: AWS takes text") from None
+        raise Invalid("the command has bytes that are no UTF-8: the cloud takes text") from None
     if any("\0" in one for one in command):
         raise Invalid("the command has a NUL")
     script = (_TERMINAL if tty else _PIPES).replace("WORD", marked(word, stdin=stdin))
-    asked = shlex.join(("sh", "-c", script, "podbridge", *command))
-    # It travels as a parameter of a Systems Manager document, where {{name}} is another one. All
-    # braces are in single quotes here, which may end and begin anew between two of them.
-    return re.sub(r"\{(?=\{)", "{''", asked)
+    return ("sh", "-c", script, "podbridge", *command)
 
 
 def marked(word: str, *, stdin: bool) -> str:

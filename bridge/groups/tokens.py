@@ -1,7 +1,7 @@
-"""Service account tokens where nothing can renew them in a task: only for pods that ask. Pure.
+"""Service account tokens where nothing can renew them in a pod: only for pods that ask. Pure.
 
 The API server mounts one into nearly every pod (admission's ServiceAccount plugin), asked for or
-not. Without a tunnel it would lie in the task as it was, in a payload as well, for as long as the
+not. Without a tunnel it would lie in the group as it was, in a payload as well, for as long as the
 pod runs. A `projected` volume that the pod names itself is asked for.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adapters.fargate.options import Options
 from bridge.workload import Files, Workload
 
 ANNOTATION = "podbridge.io/service-account-token"
@@ -22,9 +21,10 @@ LEFT_OUT = (
 )
 
 
-def asked_for(workload: Workload, options: Options) -> Workload:
-    """The pod, without a token that it has only because every pod has one."""
-    if options.tunnel is not None or workload.annotations.get(ANNOTATION) == MOUNT:
+def asked_for(workload: Workload, *, has_tunnel: bool) -> Workload:
+    """The pod, without a token that it has only because every pod has one and that nobody could
+    renew."""
+    if has_tunnel or workload.annotations.get(ANNOTATION) == MOUNT:
         return workload
     volumes = tuple(
         replace(one, files=tuple(each for each in one.files if each.path != _FILE))

@@ -1,4 +1,4 @@
-"""Images of a pod as Fargate is to pull them: names rewritten, tags made digests."""
+"""Images of a pod as a cloud is to pull them: names rewritten, tags made digests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from adapters.fargate.options import Images as Settings
 from bridge.errors import BridgeError, NotFound, Unsupported
+from bridge.groups.options import Images as Settings
 from bridge.registry import RegistryClient, logins, parse
 from bridge.workload import PullCredential, Workload
 
@@ -75,7 +75,7 @@ class Images:
         return Pulled({one.name: images[one.image] for one in workload.containers}, notice)
 
     def rewritten(self, image: str) -> str:
-        """The name that Fargate is to pull."""
+        """The name that the cloud is to pull."""
         return rewritten(image, self._settings.rewrite)
 
     async def _one(self, workload: Workload, image: str, architecture: str) -> str:
@@ -99,7 +99,7 @@ class Images:
         except Unsupported:
             raise
         except BridgeError as error:
-            # It is Fargate that pulls; it may reach what we cannot.
+            # It is the cloud that pulls; it may reach what we cannot.
             _log.info("pod %s: %s: it is pulled by its tag", workload.identity.uid, error)
             return name
         return f"{reference.repository}@{digest}"

@@ -1,12 +1,12 @@
-"""Users, groups and capabilities of containers, as far as Fargate has them. Pure."""
+"""Users and capabilities of containers where a cloud gives a container one user and one group, and
+the helper takes the others by itself. Pure."""
 
 from __future__ import annotations
 
-from adapters.fargate.names import Json
+from collections.abc import Sequence
+
 from bridge.workload import Container
 
-ADDABLE = frozenset({"SYS_PTRACE"})
-"""The capabilities that Fargate lets one add."""
 _USUAL = (
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
     "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
@@ -17,34 +17,28 @@ _SWITCH = frozenset({"SETGID", "SETUID", "KILL"})
 
 
 def switches(one: Container) -> bool:
-    """Whether the helper has to begin as root: ECS gives a container no groups but its first."""
+    """Whether the helper has to begin as root: no cloud gives a container more groups."""
     own = one.security
     groups = own.supplemental_groups or own.fs_group is not None
     return bool(groups and own.run_as_user)
 
 
-def user(one: Container, *, wrapped: bool) -> str:
-    """`user` of the container definition; empty: the image's own."""
+def user(one: Container, *, wrapped: bool) -> tuple[int | None, int | None]:
+    """(user, group) of the container as it is launched; None: the image's own."""
     own = one.security
     if wrapped and switches(one):
-        return "0:0"
-    if own.run_as_user is None:
-        return ""
-    return (
-        str(own.run_as_user)
-        if own.run_as_group is None
-        else f"{own.run_as_user}:{own.run_as_group}"
-    )
+        return 0, 0
+    return (own.run_as_user, own.run_as_group) if own.run_as_user is not None else (None, None)
 
 
-def capabilities(one: Container, *, wrapped: bool) -> Json:
-    """`linuxParameters.capabilities` of the container definition; empty: the usual ones."""
+def capabilities(one: Container, *, wrapped: bool) -> tuple[Sequence[str], Sequence[str]]:
+    """(those to add, those to drop), in Linux' own names without CAP_."""
     add = sorted({_name(name) for name in one.security.add_capabilities})
     drop = sorted({_name(name) for name in one.security.drop_capabilities})
     if wrapped and switches(one):
         every = _USUAL if "ALL" in drop else drop
         drop = [name for name in every if name not in _SWITCH]
-    return {key: names for key, names in (("add", add), ("drop", drop)) if names}
+    return add, drop
 
 
 def _name(said: str) -> str:

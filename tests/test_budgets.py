@@ -8,9 +8,8 @@ import pytest
 from support import virtual
 
 from bridge.adapter import Rate
-from bridge.bucket import Bucket
+from bridge.bucket import Bucket, Budgets
 from bridge.errors import Throttled
-from bridge.provider.budgets import Budgets
 
 
 def test_a_burst_then_the_sustained_rate_first_come_first_served() -> None:
@@ -61,15 +60,42 @@ def test_families_are_apart_and_unlimited_without_a_rate() -> None:
 
         began = virtual.clock()
         for _ in range(50):
-            await budgets.call("list", call)
+            await budgets.call(call, "list")
         assert virtual.clock() == began
 
         async def refused() -> None:
             raise Throttled("slow")
 
         with pytest.raises(Throttled):
-            await budgets.call("run", refused)
-        await budgets.call("run", call)
+            await budgets.call(refused, "run")
+        await budgets.call(call, "run")
         assert virtual.clock() - began > 1
+
+    virtual.run(story())
+
+
+def test_a_call_of_several_families_waits_for_each_and_is_throttled_in_each() -> None:
+    async def story() -> None:
+        budgets = Budgets({"all": Rate(10, 10, share=1), "run": Rate(1, 2, share=1)}, virtual.clock)
+        calls = 0
+
+        async def call() -> None:
+            nonlocal calls
+            calls += 1
+
+        async def refused() -> None:
+            raise Throttled("slow")
+
+        began = virtual.clock()
+        for _ in range(4):
+            await budgets.call(call, "all", "run")
+        assert virtual.clock() - began == pytest.approx(2, rel=0.02)
+        with pytest.raises(Throttled):
+            await budgets.call(refused, "all", "run")
+        began = virtual.clock()
+        for _ in range(5):
+            await budgets.call(call, "all")
+        assert virtual.clock() - began == pytest.approx(1, rel=0.05)
+        assert calls == 9
 
     virtual.run(story())
