@@ -385,10 +385,10 @@ class Hosting:
         self, identity: Identity, container: str, ask: Callable[[], Awaitable[Channel]]
     ) -> Channel:
         """What a helper opens. One that has just begun, or has lost us, is waited for a little.
-        NotFound where it has ended, or its pod is on its way in."""
+        NotFound where it has ended, also while it was asked, or its pod is on its way in."""
         try:
             return await ask()
-        except NotConnected:
+        except Unavailable as error:
             found = await self._cloud.look(identity)
             if found is None:
                 raise NotFound(f"no pod {identity.uid}") from None
@@ -402,6 +402,9 @@ class Hosting:
             unknown = bool(container) and found.container(container) is None
             if shown.ended or unknown or (state is not None and isinstance(state.state, Exit)):
                 raise NotFound(f"{container or 'the pod'} does not run") from None
+            if not isinstance(error, NotConnected):
+                # It may have begun what it was asked for.
+                raise
             if not self._acts:
                 raise Unavailable("only who attends the pod can reach its helper") from None
             if not self._address:

@@ -14,10 +14,11 @@ from cryptography import x509
 from helper_kit import IDENTITY, Make, container
 from support.channels import PATIENCE
 
-from bridge.adapter import LogOptions
+from bridge.adapter import Channel, LogOptions
 from bridge.errors import BridgeError, NotFound, Unavailable, Unsupported
 from bridge.helper import state
 from bridge.helper.hosting import Door, Hosting
+from bridge.helper.tunnel import Tunnels
 from bridge.helper.wrap import INSTALL, WATCH
 from bridge.workload import (
     ContainerState,
@@ -169,4 +170,22 @@ async def test_who_asks_too_soon_is_told_that_nothing_has_started(tmp_path: Path
             await hosting.dial(IDENTITY, 80, inside=True)
         cloud.main = RUNS
         with pytest.raises(Unsupported, match="the pod has no helper"):
+            await hosting.exec(IDENTITY, "m", ["true"], stdin=False, tty=False)
+
+
+async def test_who_asks_a_helper_that_is_dying_is_told_that_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While its container runs the command may have begun: nobody can say that it has not."""
+
+    async def breaks(*_: object, **__: object) -> Channel:
+        raise Unavailable("the tunnel broke")
+
+    monkeypatch.setattr(Tunnels, "exec", breaks)
+    cloud = PaperCloud()
+    async with provider(tmp_path, cloud) as hosting:
+        with pytest.raises(Unavailable, match=r"^the tunnel broke$"):
+            await hosting.exec(IDENTITY, "m", ["true"], stdin=False, tty=False)
+        cloud.main = cloud.watch = ENDED
+        with pytest.raises(NotFound, match=r"^m does not run$"):
             await hosting.exec(IDENTITY, "m", ["true"], stdin=False, tty=False)
