@@ -61,7 +61,7 @@ func begin(args []string) (int, error) {
 		return 0, err
 	}
 	if call.verb == "version" {
-		fmt.Printf("podbridge-helper, payloads of version %d\n", version)
+		fmt.Printf("podbridge-helper, payloads of version %d\n", payloads)
 		return 0, nil
 	}
 	if err := harden(); err != nil {

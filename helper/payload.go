@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	version    = 1
+	version    = 1 // of records, states and the tunnel
+	payloads   = 2 // the version of payloads
 	variable   = "PODBRIDGE_PAYLOAD_"
 	maxPayload = 16 << 20 // bytes of JSON; far more than files and environment of one pod may be
 	maxPieces  = 4096
@@ -39,8 +40,9 @@ func join(pieces []string) ([]byte, error) {
 		if len(parts) != 5 {
 			return nil, fail(exitPayload, "a piece of the payload has %d parts, not 5", len(parts))
 		}
-		if parts[0] != strconv.Itoa(version) {
-			return nil, fail(exitPayload, "the payload is not of version %d", version)
+		if parts[0] != strconv.Itoa(payloads) {
+			words := "the payload is not of version %d: the helper's image and the provider are of different podbridges"
+			return nil, fail(exitPayload, words, payloads)
 		}
 		index, err := strconv.Atoi(parts[1])
 		all, also := strconv.Atoi(parts[2])

@@ -106,7 +106,13 @@ type supervisor struct {
 	code       int
 }
 
-func now() float64 { return float64(time.Now().UnixNano()) / 1e9 }
+var started = time.Now()
+
+// The wall clock as it stood when the helper started, and as much later: nobody sets it meanwhile, so
+// that a grace lasts as long as it was given.
+func now() float64 {
+	return float64(started.UnixNano())/1e9 + time.Since(started).Seconds()
+}
 
 func run(payload *Payload, command []string) (int, error) {
 	one := payload.Container

@@ -70,7 +70,7 @@ async def watch(run: Run, view: View, manner: Manner) -> int:
             view.say(f"left; the run goes on: podbridge attach {run.name} comes back")
             return LEFT
         showing.result()
-        return await _result(run, view, provider, manner)
+        return await _result(run, view, provider, manner, cut_short=client.cut_short)
 
 
 async def _changes(run: Run, client: ControlClient) -> AsyncIterator[Change]:
@@ -80,7 +80,7 @@ async def _changes(run: Run, client: ControlClient) -> AsyncIterator[Change]:
             async for change in told:
                 yield change
     except Unavailable:
-        if (end := run.end()) is None:
+        if not run.exists or (end := run.end()) is None:
             return
         for kind in ("Job", "Pod"):
             for one in end[kind]:
@@ -88,13 +88,21 @@ async def _changes(run: Run, client: ControlClient) -> AsyncIterator[Change]:
         yield Change("SYNCED", "Run", {})
 
 
-async def _result(run: Run, view: View, provider: ProviderClient, manner: Manner) -> int:
+async def _result(
+    run: Run, view: View, provider: ProviderClient, manner: Manner, *, cut_short: bool
+) -> int:
     model = view.model
+    if cut_short:
+        # As for who attends it: what its pods answered to that is no success.
+        model.deleted = True
+        await conclude(run, view, provider, manner, int(ExitCode.FAILED), cut_short=True)
+        return int(ExitCode.FAILED)
     jobs = [job.manifest for job in model.jobs.values()]
     pods = [pod.manifest for pod in model.pods.values()]
     outcome = judge(jobs, pods)
     if not (outcome.over and model.synced):
-        view.say(f"run {run.name} is no longer attended: podbridge attach {run.name} resumes it")
+        resumes = f"is no longer attended: podbridge attach {run.name} resumes it"
+        view.say(f"run {run.name} {resumes if run.exists else 'was deleted'}")
         return int(ExitCode.COULD_NOT_RUN)
     await conclude(run, view, provider, manner, int(outcome.code))
     return int(outcome.code)

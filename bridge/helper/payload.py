@@ -30,7 +30,7 @@ from bridge.workload import (
     Workload,
 )
 
-VERSION = 1
+VERSION = 2
 VARIABLE = "PODBRIDGE_PAYLOAD_"
 """What the pieces' variables are called, with their number behind it."""
 KEY_LENGTH = 32

@@ -52,7 +52,7 @@ class ControlServer:
         """Stops listening. The run is over: watchers are told all of it, those that read."""
         if self._server is not None:
             self._server.close()
-            if self._watched:
+            if self._watched and self._session.over.is_set():
                 await asyncio.wait(self._watched, timeout=LAST_WORDS)
             self._session.run.control.unlink(missing_ok=True)
         if self._folder is not None:
@@ -89,7 +89,7 @@ class ControlServer:
                 _write(writer, said)
                 await writer.drain()
         if session.over.is_set():
-            _write(writer, {"over": True})
+            _write(writer, {"over": True, "cut_short": session.cut_short})
             await writer.drain()
 
 
@@ -98,6 +98,8 @@ class ControlClient:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.cut_short = False
+        """Once `changes` has ended: as `Session.cut_short`."""
 
     async def changes(self) -> AsyncGenerator[Change]:
         """As `Store.changes`, until the run is over. Unavailable where nobody attends it, or where
@@ -109,6 +111,7 @@ class ControlClient:
             while line := await reader.readline():
                 said: dict[str, Any] = json.loads(line)
                 if "over" in said:
+                    self.cut_short = bool(said.get("cut_short"))
                     return
                 yield Change(said["type"], said["kind"], said["object"])
         except (OSError, ValueError) as error:

@@ -70,7 +70,7 @@ class Session:
         self._dirty: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deleting = run.deleting
-        self.cut_short = False
+        self.cut_short = self._deleting and run.end() is None
         """Its deletion was ordered before it was over."""
         self.deleted = False
         """The backends have confirmed that nothing of it is left: it may be forgotten."""

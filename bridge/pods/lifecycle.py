@@ -125,7 +125,7 @@ def plan(
     if order is not None:
         return _stopping(pod, order, now, seen)
     if end is not None:
-        return _completing(pod, max(end, seen) + workload.grace, now, seen)
+        return _completing(pod, seen + workload.grace, now, seen)
     return _running(pod, now, later)
 
 
@@ -294,7 +294,8 @@ def _order(
         return None, later
     named = orders[-1] if lost else min(orders, key=lambda one: (one.at, not one.reason))
     if end is not None:
-        orders.append(Stop(end, workload.grace))
+        # A clock that was set, or another host's, may have it in the future.
+        orders.append(Stop(min(end, now), workload.grace))
     kill_at = min((one.at if one is stop else max(one.at, seen)) + one.grace for one in orders)
     return Stop(named.at, kill_at - named.at, named.reason, named.message), later
 

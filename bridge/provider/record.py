@@ -165,6 +165,10 @@ class Record:
             self.stop = replace(self.stop, at=self.stop.at + step)
         if self.plan is not None and self.plan.since is not None:
             self.plan = replace(self.plan, since=self.plan.since + step)
+            if self.workload is not None and self.workload.start_time is not None:
+                # A deadline that was over stays so, and one that was to come comes no sooner.
+                self.start_time = self.workload.start_time + step
+                self.workload = replace(self.workload, start_time=self.start_time)
         self.kill_due = {name: at + step for name, at in self.kill_due.items()}
         for health in self.health.values():
             if health.stop_by is not None:

@@ -152,7 +152,8 @@ def _count(record: Record, backend: Backend, size: Resources) -> None:
     """Takes the pod's new size from the backend's limits, in place of the old one."""
     if record.counted:
         for name, limit in backend.limits.items():
-            if (amount := size.requests.get(name, 0)) > limit:
+            amount = size.requests.get(name, 0)
+            if amount > max(limit, record.size.requests.get(name, 0)):
                 words = f"asks for {amount} of {name}; {backend.name} has {limit} in all"
                 raise Unsupported(violations=[Violation("spec.resources", words)])
         backend.release(record.size)

@@ -58,7 +58,7 @@ async def test_root_cannot_replace_the_program(bench: Bench) -> None:
     assert len(refused) == 6, lines
     assert all("Read-only file system" in one for one in refused), lines
     assert await said(adapter, pod.identity, "main", f"{PROGRAM_FOLDER}/helper version") == [
-        "podbridge-helper, payloads of version 1"
+        "podbridge-helper, payloads of version 2"
     ]
 
 

@@ -7,6 +7,8 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,11 @@ from bridge.cli.view.silent import SilentView
 from bridge.cli.watch import watch
 from bridge.cli.wiring import Target, delete_run
 from bridge.errors import Unavailable
+from bridge.local.control import ControlClient
 from bridge.local.outcome import Outcome
 from bridge.local.runs import Run, Runs
 from bridge.local.session import Session
+from bridge.local.store import Change
 from bridge.pods import Manifest
 
 TARGET = Target((), None, 10)
@@ -153,3 +157,65 @@ async def test_half_of_what_an_attendant_knew_is_no_result(tmp_path: Path, noted
     server.close()
 
     assert (code, set(view.model.pods)) == ((0, {"0", "1"}) if noted else (3, {"0"}))
+
+
+async def told(run: Run, *lines: Manifest) -> tuple[int, Quiet]:
+    """What comes of watching an attendant that says this and goes."""
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline():
+            writer.writelines(json.dumps(one).encode() + b"\n" for one in lines)
+        writer.close()
+
+    server = await asyncio.start_unix_server(say, run.control)
+    view = Quiet(run.name)
+    code = await watch(run, view, Manner(logs="none"))
+    server.close()
+    return code, view
+
+
+async def test_what_pods_answered_to_a_deletion_is_no_success(tmp_path: Path) -> None:
+    run = Runs(tmp_path).create("one", [], TARGET.remember(), 12.0)
+    ended = {**POD, "status": {"phase": "Succeeded"}}
+    ended["metadata"] = {**POD["metadata"], "uid": "1"}
+    lines: list[Manifest] = [
+        {"type": "ADDED", "kind": "Pod", "object": ended},
+        {"type": "SYNCED", "kind": "Run", "object": {}},
+    ]
+    assert (await told(run, *lines, {"over": True}))[0] == 0
+    code, view = await told(run, *lines, {"over": True, "cut_short": True})
+    assert (code, view.model.deleted) == (1, True)
+
+
+async def test_another_run_of_the_same_name_is_not_the_one_that_was_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Runs(tmp_path).create("one", [], TARGET.remember(), 12.0)
+    job = {"kind": "Job", "metadata": {"name": "job", "uid": "j"}, "spec": {}}
+    reads = ControlClient.changes
+
+    async def late(client: ControlClient) -> AsyncIterator[Change]:
+        """Whoever reads it was stopped meanwhile: the run is gone, and its name given again."""
+        with suppress(Unavailable):
+            async for one in reads(client):
+                yield one
+        run.remove()
+        ended = {**job, "metadata": {"name": "job", "uid": "another"}}
+        ended["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+        other = Runs(tmp_path).create("one", [], TARGET.remember(), 13.0)
+        other.record_end({"Job": [ended], "Pod": [], "Event": []})
+        raise Unavailable("it has gone")
+
+    monkeypatch.setattr(ControlClient, "changes", late)
+    code, view = await told(run, {"type": "ADDED", "kind": "Job", "object": job})
+    assert (code, list(view.model.jobs)) == (3, ["j"])
+
+
+async def test_a_deletion_that_was_ordered_before_is_told_by_who_carries_it_out(
+    tmp_path: Path,
+) -> None:
+    run = a_run(tmp_path, POD)
+    run.order_deletion()
+    view = Quiet(run.name)
+    assert await attend(run, TARGET, view, Manner()) == 1
+    assert view.model.deleted

@@ -130,7 +130,7 @@ def test_a_payload_that_makes_no_sense(program: Path, data: st.DataObject) -> No
 def test_payloads_of_another_kind_version_or_file(program: Path, tmp_path: Path) -> None:
     made = pieces()
     for changed, words in (
-        ({name: f"2{value[1:]}" for name, value in made.items()}, b"not of version 1"),
+        ({name: f"1{value[1:]}" for name, value in made.items()}, b"not of version 2"),
         ({**made, f"{VARIABLE}0": "nonsense"}, b"has 1 parts, not 5"),
         (dict(encode({"unknown": 1})), b'unknown field "unknown"'),
         ({}, b"there is no payload"),

@@ -215,6 +215,7 @@ class FakeSession:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.store = Store(run.wanted.uid, "n")
+        self.cut_short = False
         self.over = asyncio.Event()
         self.graces: list[float | None] = []
 
@@ -297,6 +298,20 @@ async def test_who_reads_no_more_holds_up_no_end(
     await reader.readline()
     session.over.set()
     await server.stop()
+    writer.close()
+
+
+async def test_an_attendant_that_fails_waits_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LAST_WORDS", 3600.0)
+    session, server = crowded(tmp_path)
+    await server.start()
+    reader, writer = await ControlClient(session.run.control)._open()
+    writer.write(b'{"op": "watch"}\n')
+    await reader.readline()
+    async with asyncio.timeout(60):
+        await server.stop()
     writer.close()
 
 

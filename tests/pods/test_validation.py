@@ -206,6 +206,56 @@ def test_field_paths_with_a_subscript() -> None:
     assert validate(ref("metadata.labels"))
 
 
+MISSHAPEN = "spec.containers[0]"
+
+
+@pytest.mark.parametrize(
+    ("obj", "told"),
+    [
+        (
+            pod({"volumes": {"name": "v"}}, volumeMounts=[{"name": "v", "mountPath": "/v"}]),
+            ["spec.volumes"],
+        ),
+        (
+            pod({"volume": [{"name": "v"}]}, volumeMounts=[{"name": "v", "mountPath": "/v"}]),
+            ["spec.volume"],
+        ),
+        (
+            pod(
+                {"terminationGracePeriodSeconds": "60", "os": "linux"},
+                lifecycle={"stopSignal": "SIGTERM", "preStop": {"sleep": {"seconds": 45}}},
+            ),
+            ["spec.os", "spec.terminationGracePeriodSeconds"],
+        ),
+        (
+            pod(livenessProbe={"httpget": {"port": 80}}, envFrom=[{"configMapRef": "conf"}]),
+            [f"{MISSHAPEN}.envFrom[0].configMapRef", f"{MISSHAPEN}.livenessProbe.httpget"],
+        ),
+        (
+            pod(resources={"limits": {"a/gpu": "one"}, "requests": {"a/gpu": 1, "b/gpu": 1}}),
+            [f"{MISSHAPEN}.resources.limits[a/gpu]", f"{MISSHAPEN}.resources.requests[b/gpu]"],
+        ),
+        (
+            pod({"dnsConfig": {"nameservers": [5, "bad one"]}}),
+            ["spec.dnsConfig.nameservers[0]", "spec.dnsConfig.nameservers[1]"],
+        ),
+        (
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "s"},
+                "type": "kubernetes.io/dockerconfigjson",
+                "stringData": {".dockerconfigjson": {"auths": {}}},
+            },
+            ["stringData[.dockerconfigjson]"],
+        ),
+        (job(completionMode=["Indexed"], backoffLimitPerIndex=1), ["spec.completionMode"]),
+    ],
+)
+def test_what_is_misshapen_is_not_told_to_be_missing(obj: dict[str, Any], told: list[str]) -> None:
+    assert sorted(fields(obj)) == told
+
+
 @pytest.mark.parametrize(
     ("metadata", "field"),
     [

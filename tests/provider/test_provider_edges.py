@@ -162,6 +162,82 @@ def test_a_wall_clock_that_is_set_neither_shortens_nor_lengthens_a_grace(step: f
     virtual.run(story())
 
 
+def _started_now() -> pod_pb2.Recorded:
+    record = recorded()
+    record.start_time.FromSeconds(int(virtual.clock()))
+    return record
+
+
+@pytest.mark.parametrize("policy", ["Never", "Always"])
+def test_a_wall_clock_that_is_set_back_undoes_no_deadline(policy: str) -> None:
+    async def story() -> None:
+        shift = 0.0
+
+        def clock() -> float:
+            return virtual.clock() + shift
+
+        sky = Cloud(clock, dies_after=20)
+        pod = a_pod(activeDeadlineSeconds=60, restartPolicy=policy)
+        async with over(PaperAdapter(sky), clock=clock) as (provider, watcher):
+            await provider.create_pod(asked(pod, recorded=_started_now()))
+            await watcher.until("one", lambda facts: facts.failed)
+            await asyncio.sleep(5)
+            shift = -3600.0
+            await asyncio.sleep(300)
+            facts = watcher.facts["one"]
+            assert (facts.stage, facts.failed) == (pod_pb2.POD_STAGE_ENDED, True)
+            assert (facts.reason, len(sky.runs)) == ("DeadlineExceeded", 1)
+
+    virtual.run(story())
+
+
+def test_a_wall_clock_that_is_set_makes_no_deadline_of_a_deletion() -> None:
+    async def story() -> None:
+        shift = 0.0
+
+        def clock() -> float:
+            return virtual.clock() + shift
+
+        sky = Cloud(clock, dies_after=5)
+        async with over(PaperAdapter(sky), clock=clock) as (provider, watcher):
+            pod = a_pod(activeDeadlineSeconds=600)
+            await provider.create_pod(asked(pod, recorded=_started_now()))
+            facts = await watcher.until("one", runs)
+            await provider.delete_pod(pb.DeletePodRequest(pod=facts.pod))
+            await asyncio.sleep(1)
+            shift = 3600.0
+            await provider.delete_pod(pb.DeletePodRequest(pod=facts.pod))
+            facts = await watcher.ended("one")
+            assert (facts.failed, facts.reason) == (False, "")
+
+    virtual.run(story())
+
+
+def test_a_sidecars_grace_does_not_count_from_an_end_in_the_future() -> None:
+    async def story() -> None:
+        shift = 0.0
+
+        def clock() -> float:
+            return virtual.clock() + shift
+
+        sky = Cloud(virtual.clock, {("c", 0): (10, 0)}, dies_after=5)
+        pod = a_pod(terminationGracePeriodSeconds=30)
+        sidecar = {"name": "s", "image": "i", "restartPolicy": "Always"}
+        pod["spec"]["initContainers"] = [sidecar]
+        async with over(PaperAdapter(sky), clock=clock) as (provider, watcher):
+            await provider.create_pod(asked(pod))
+            await watcher.until("one", lambda facts: len(sky.runs) == 2 and runs(facts))
+        await asyncio.sleep(20)
+        shift = -3600.0
+        async with over(PaperAdapter(sky), clock=clock) as (provider, watcher):
+            record = recorded(backend="paper", started=True)
+            await provider.create_pod(asked(pod, recorded=record))
+            await watcher.ended("one")
+        assert [grace for *_, grace in sky.kills] == [pytest.approx(30, abs=1)]
+
+    virtual.run(story())
+
+
 def test_a_pod_deleted_before_its_start_was_seen_still_tells_its_exit() -> None:
     async def story() -> None:
         sky = cloud()

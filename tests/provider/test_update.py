@@ -328,3 +328,22 @@ def test_contents_come_without_a_newer_generation(monkeypatch: pytest.MonkeyPatc
             assert updates == ["2", "3"]
 
     virtual.run(story())
+
+
+def test_a_limit_that_was_lowered_holds_up_no_update_of_a_larger_pod() -> None:
+    async def story() -> None:
+        world = World()
+        async with world.serving(cpu=4000):
+            await world.create(sized("2"))
+            await world.running()
+        world.facts = None
+        async with world.serving(cpu=1000):
+            await world.until(lambda _: True)
+            await world.create(sized("2"))
+            await asyncio.sleep(1)
+            assert await world.update(2, sized("2"), activeDeadlineSeconds=500) == 2
+            assert await world.update(3, sized("1500m")) == 3
+            with pytest.raises(Unsupported, match="asks for 3000 of cpu; paper has 1000 in all"):
+                await world.update(4, sized("3"))
+
+    virtual.run(story())

@@ -350,10 +350,13 @@ def _copy(value: Any, want: Shape, path: str, wrong: frozenset[str]) -> Any:
     return found
 
 
+_EMPTY: dict[str, Any] = {"object": {}, "map": {}, "list": [], "integer": 0, "boolean": False}
+
+
 def _copied_items(value: list[Any], item: Shape, path: str, wrong: frozenset[str]) -> Iterator[Any]:
     for index, child in enumerate(value):
         where = f"{path}[{index}]"
         if where not in wrong:
             yield _copy(child, item, where, wrong)
-        elif item.kind == "object":
-            yield {}
+        else:
+            yield _EMPTY.get(item.kind, "")

@@ -44,7 +44,7 @@ def validate(obj: Manifest) -> list[Violation]:
         return [Violation("kind", f"allowed: {', '.join(KINDS)}")]
     wrong, told = examine(obj, kind)
     clean = without_nulls(obj, kind, frozenset(one.field for one in wrong))
-    report = Report()
+    report = Report(told)
     _metadata(clean.get("metadata", {}), "metadata", report)
     if wrong and check(clean, kind):
         _fields(clean, kind, report)
@@ -54,14 +54,7 @@ def validate(obj: Manifest) -> list[Violation]:
         _secret(clean, report)
     else:
         _workload(clean, kind, report)
-    return [*wrong, *(one for one in report.violations if not _is_told(one.field, told))]
-
-
-def _is_told(path: str, told: frozenset[str]) -> bool:
-    """Whether that was said of the path, or of what it is in."""
-    return path in told or any(
-        path[:at] in told for at, letter in enumerate(path) if letter in ".["
-    )
+    return [*wrong, *report.violations]
 
 
 def _workload(obj: Manifest, kind: str, report: Report) -> None:
@@ -168,11 +161,13 @@ def _secret(obj: Manifest, report: Report) -> None:
     kind = obj.get("type") or "Opaque"
     for key in _REQUIRED_KEYS.get(kind, ()):
         if key not in content:
-            report.add(f"data[{key}]", f"missing; required in a Secret of type {kind}")
+            words = f"missing; required in a Secret of type {kind}"
+            report.add(f"data[{key}]", words, beside=f"stringData[{key}]")
         elif key in _JSON_KEYS and not _is_json_object(content[key]):
             report.add(f"data[{key}]", "is no JSON object")
     if kind == "kubernetes.io/basic-auth" and not {"username", "password"} & set(content):
-        report.add("data", "found neither username nor password; allowed: one of them, or both")
+        words = "found neither username nor password; allowed: one of them, or both"
+        report.add("data", words, beside="stringData")
 
 
 def _is_json_object(content: bytes) -> bool:

@@ -34,7 +34,8 @@ def check_job_spec(spec: Manifest, path: str, report: Report, *, in_cron_job: bo
     else:
         for name in ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"):
             if name in spec:
-                report.add(f"{path}.{name}", "only with completionMode: Indexed")
+                words = "only with completionMode: Indexed"
+                report.add(f"{path}.{name}", words, beside=f"{path}.completionMode")
     if "maxFailedIndexes" in spec and "backoffLimitPerIndex" not in spec:
         report.add(f"{path}.backoffLimitPerIndex", "missing; required beside maxFailedIndexes")
     if "managedBy" in spec:

@@ -178,8 +178,14 @@ def _containers(spec: Manifest, path: str, volumes: set[str], report: Report) ->
         _restart(kind, container, where, report)
         _probes(kind, container, where, grace, report)
         if "stopSignal" in container.get("lifecycle", {}) and "os" not in spec:
-            report.add(f"{where}.lifecycle.stopSignal", "only beside spec.os.name")
+            field = f"{where}.lifecycle.stopSignal"
+            report.add(field, "only beside spec.os.name", beside=f"{path}.os")
         _security(container.get("securityContext", {}), f"{where}.securityContext", report)
+
+
+def _spec_of(path: str) -> str:
+    """The path of the pod that the container of this path is in."""
+    return path.rpartition(".")[0]
 
 
 def _environment(container: Manifest, path: str, report: Report) -> None:
@@ -209,6 +215,7 @@ def _environment(container: Manifest, path: str, report: Report) -> None:
 
 
 def _mounts(container: Manifest, path: str, volumes: set[str], report: Report) -> None:
+    all_volumes = f"{_spec_of(path)}.volumes"
     places: set[str] = set()
     devices = {device["name"] for device in container.get("volumeDevices", ())}
     for index, mount in enumerate(container.get("volumeMounts", ())):
@@ -217,7 +224,7 @@ def _mounts(container: Manifest, path: str, volumes: set[str], report: Report) -
         if name not in volumes:
             known = ", ".join(sorted(volumes)[:20]) or "none, the pod has no volumes"
             found = f"found {names.shown(name)}, which is no volume of the pod"
-            report.add(f"{where}.name", f"{found}; allowed: {known}")
+            report.add(f"{where}.name", f"{found}; allowed: {known}", beside=all_volumes)
         if place in places:
             report.add(f"{where}.mountPath", f"duplicate mountPath {names.shown(place)}")
         places.add(place)
@@ -230,14 +237,19 @@ def _mounts(container: Manifest, path: str, volumes: set[str], report: Report) -
         )
         bidirectional = mount.get("mountPropagation") == "Bidirectional"
         if bidirectional and not container.get("securityContext", {}).get("privileged"):
-            report.add(f"{where}.mountPropagation", "Bidirectional needs a privileged container")
+            report.add(
+                f"{where}.mountPropagation",
+                "Bidirectional needs a privileged container",
+                beside=f"{path}.securityContext",
+            )
         if mount.get("recursiveReadOnly", "Disabled") != "Disabled" and not mount.get("readOnly"):
             report.add(f"{where}.recursiveReadOnly", "needs readOnly: true")
     for index, device in enumerate(container.get("volumeDevices", ())):
         if device["name"] not in volumes:
             found = names.shown(device["name"])
             where = f"{path}.volumeDevices[{index}].name"
-            report.add(where, f"found {found}, which is no volume of the pod")
+            words = f"found {found}, which is no volume of the pod"
+            report.add(where, words, beside=all_volumes)
 
 
 def _ports(ports: Any, path: str, report: Report) -> None:
@@ -267,7 +279,8 @@ def _resources(resources: Manifest, path: str, report: Report, *, pod_level: boo
             if side == "requests" and name in limits:
                 _request_against_limit(amount, value, limits[name], where, report, exact=whole)
             elif side == "requests" and whole:
-                report.add(where, f"needs a limit of {name} of the same value")
+                words = f"needs a limit of {name} of the same value"
+                report.add(where, words, beside=f"{path}.limits[{name}]")
 
 
 def _request_against_limit(
@@ -317,7 +330,8 @@ def _probes(kind: str, container: Manifest, path: str, grace: int, report: Repor
     plain_init = kind == "initContainers" and container.get("restartPolicy") != "Always"
     for name in (*_PROBES, "lifecycle"):
         if name in container and plain_init:
-            report.add(f"{path}.{name}", "only for init containers with restartPolicy: Always")
+            words = "only for init containers with restartPolicy: Always"
+            report.add(f"{path}.{name}", words, beside=f"{path}.restartPolicy")
     for name in _PROBES:
         if name not in container:
             continue
@@ -342,7 +356,11 @@ def _probes(kind: str, container: Manifest, path: str, grace: int, report: Repor
         seconds = handler.get("sleep", {}).get("seconds", 0)
         if not 0 <= seconds <= grace:
             allowed = f"0 to terminationGracePeriodSeconds, {grace}"
-            report.add(f"{where}.sleep.seconds", f"found {seconds}; allowed: {allowed}")
+            report.add(
+                f"{where}.sleep.seconds",
+                f"found {seconds}; allowed: {allowed}",
+                beside=f"{_spec_of(path)}.terminationGracePeriodSeconds",
+            )
 
 
 def _security(context: Manifest, path: str, report: Report) -> None:
