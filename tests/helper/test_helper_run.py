@@ -662,8 +662,10 @@ def test_the_container_dies_with_its_helper(make: Make) -> None:
 
 
 def test_a_container_is_not_begun_twice(make: Make, tmp_path: Path) -> None:
-    pod = make(container("m", f"echo ran >> {tmp_path}/trace; exec sleep 60"), barrier=False)
+    script = f"echo ran >> {tmp_path}/trace; echo said; exec sleep 60"
+    pod = make(container("m", script), barrier=False)
     first = pod.run("m")
+    assert line_of(first) == b"said\n"
     pod.until("m", lambda said: said["state"] == "running")
     first.kill()
     first.communicate()
