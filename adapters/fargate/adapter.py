@@ -48,6 +48,8 @@ _DRIVER = 6.0
 it wrote: it sends every 5."""
 _FLUSHED = 2.0
 """Seconds after a task has stopped by which CloudWatch Logs shows all that it was sent."""
+_CLOCKS = 2.0
+"""Seconds by which AWS's clock, as its answers tell it, and a container's may differ."""
 
 
 class Adapter(Grouped[Pod]):
@@ -271,4 +273,10 @@ class Adapter(Grouped[Pod]):
             pod.ended_at.pop(container, None)
             return None
         since = pod.ended_at.setdefault(container, now)
-        return since + (_DRIVER if pod.runs else _FLUSHED) - now
+        settles = _DRIVER if pod.runs else _FLUSHED
+        left = since + settles - now
+        if shown is not None and state is not None and isinstance(state.state, Exit):
+            # Who has only just seen that may have come long after it.
+            ended_at = max(state.state.finished_at, pod.stopped_at or 0.0)
+            left = min(left, ended_at + settles + _CLOCKS - self._clients.now())
+        return left

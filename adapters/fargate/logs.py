@@ -54,8 +54,8 @@ class Logs:
     async def read(
         self, stream: str, options: LogOptions, over: Callable[[], Awaitable[float | None]]
     ) -> AsyncGenerator[bytes, None]:
-        """A stream, as the options say. `over`: asked while it is followed: for how many seconds
-        nothing more can have been written; None: something still may."""
+        """A stream, as the options say. `over`: for how many seconds more what was written by now
+        may come; None: something may still be written, for which only who follows waits."""
         left = options.limit_bytes
         async with aclosing(self._events(stream, options, over)) as events:
             joins = False
@@ -75,6 +75,8 @@ class Logs:
     ) -> AsyncGenerator[Event, None]:
         token = ""
         if options.tail_lines is not None:
+            if not options.follow:
+                await asyncio.sleep(max(0.0, await over() or 0.0))
             last, token = await self._last(stream, options.tail_lines, options.since)
             for event in last:
                 yield event
@@ -98,15 +100,17 @@ class Logs:
             given["startTime"] = int(options.since * 1000)
         while True:
             # Asked before the read: what was written by then is read.
-            quiet = await over() if options.follow else 0.0
+            quiet = await over()
+            if quiet is None and not options.follow:
+                quiet = 0.0
             more = {"nextToken": token} if token else {}
             try:
                 answer = await self._page(stream, given | more)
             except NotFound:
                 # It is made with the first line.
-                if quiet is not None:
+                if quiet is not None and quiet <= 0:
                     return
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_AGAIN if quiet is None else min(quiet, _AGAIN))
                 continue
             if page := _since(answer["events"], options.since):
                 yield page

@@ -73,6 +73,12 @@ class Pod(pods.Pod):
         return None if at is None else float(at.timestamp())
 
     @property
+    def stopped_at(self) -> float | None:
+        """When its task had stopped."""
+        at = None if self.task is None else self.task.get("stoppedAt")
+        return None if at is None else float(at.timestamp())
+
+    @property
     def accepted_at(self) -> float | None:
         """When its order was made."""
         return None if self.kept is None else self.kept.order.accepted_at

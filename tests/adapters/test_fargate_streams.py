@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from contract import Bench, container, log
+from contract import Bench, container, exit_of, log, workload
 from contract_streams import ECHOES, AttachContract, DialContract, ExecContract, rig
-from fargate_kit import HelpedBench, helper  # noqa: F401 - a fixture
+from fargate_kit import SCALE, HelpedBench, helper  # noqa: F401 - a fixture
 from support.channels import drained, reads
 
 from bridge.adapter import Attach, Exec, Size
@@ -59,3 +60,16 @@ class TestFargateStreams(ExecContract, AttachContract, DialContract):
         await channel.write(b"\n")
         assert (await drained(channel))[1:] == (b"", 3)
         assert b"30 90" in await log(one.adapter, one.who, follow=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"tail_lines": 1}, {"follow": True}])
+async def test_who_reads_a_log_right_after_the_end_has_all_of_it(
+    bench: HelpedBench, options: dict[str, Any]
+) -> None:
+    """The helper tells of the end before the driver has sent the last lines: they are awaited."""
+    adapter = await bench.adapter()
+    await bench.cloud.fault("delay", service="logs", action="PutLogEvents", seconds=1.5 * SCALE)
+    pod = workload(container("echo", "last"))
+    await bench.launch(adapter, pod)
+    await exit_of(adapter, pod.identity)
+    assert await log(adapter, pod.identity, **options) == b"last\n"
