@@ -287,18 +287,24 @@ async def test_who_comes_as_a_run_ends_is_told_all_of_it(tmp_path: Path) -> None
     await stopping
 
 
+async def silent(session: FakeSession) -> asyncio.StreamWriter:
+    """A watcher that has read one line and reads no more."""
+    reader, writer = await ControlClient(session.run.control)._open()
+    writer.write(b'{"op": "watch"}\n')
+    await reader.readline()
+    return writer
+
+
 async def test_who_reads_no_more_holds_up_no_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "LAST_WORDS", 0.05)
     session, server = crowded(tmp_path)
     await server.start()
-    reader, writer = await ControlClient(session.run.control)._open()
-    writer.write(b'{"op": "watch"}\n')
-    await reader.readline()
+    watcher = await silent(session)
     session.over.set()
     await server.stop()
-    writer.close()
+    watcher.close()
 
 
 async def test_an_attendant_that_fails_waits_for_nobody(
@@ -307,12 +313,10 @@ async def test_an_attendant_that_fails_waits_for_nobody(
     monkeypatch.setattr(control, "LAST_WORDS", 3600.0)
     session, server = crowded(tmp_path)
     await server.start()
-    reader, writer = await ControlClient(session.run.control)._open()
-    writer.write(b'{"op": "watch"}\n')
-    await reader.readline()
+    watcher = await silent(session)
     async with asyncio.timeout(60):
         await server.stop()
-    writer.close()
+    watcher.close()
 
 
 async def test_an_attendant_that_goes_in_mid_sentence_has_not_told_the_end(tmp_path: Path) -> None:
