@@ -139,7 +139,7 @@ class Discovery(discovery.Discovery):
             and pod.launch is None
             and pod.lost_at is None
             and pod.refused is None
-            and not pod.halt.is_set()
+            and not pod.is_halted
             for pod in self._pods
         )
 
@@ -148,5 +148,5 @@ class Discovery(discovery.Discovery):
             is_kept = pod.kept is not None and pod.kept.order.accepted_at < began
             if is_kept and pod.mark not in marks and pod.launch is None and pod.is_over:
                 self._pods.forget(pod)
-            elif self._is_orphan(pod) and not pod.halt.is_set() and self._ends.gives_up():
+            elif self._is_orphan(pod) and not pod.is_halted and self._ends.gives_up():
                 pod.lost_at = self._clock()

@@ -66,7 +66,7 @@ class Due(due.Due[Pod]):
             and pod.launch is None
             and pod.has_group
             and (pod.started_at is not None or pod.is_over)
-            and not (pod.never_started and not pod.halt.is_set())
+            and not (pod.never_started and not pod.is_halted)
         ]
         keys = [key for pod in done if pod.kept is not None for key in pod.kept.order.payloads]
         if keys:

@@ -87,7 +87,7 @@ class Launcher:
             pod.lost_at = self._clock()
             return True
         for _ in kept.order.subnets:
-            if pod.halt.is_set():
+            if pod.is_halted:
                 break
             is_first = pod.unused == kept.order.token
             try:

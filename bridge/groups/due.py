@@ -54,7 +54,7 @@ class Due(Generic[P]):
 
     def advance(self, pod: P) -> None:
         """Does what is due for its group, as that is known."""
-        if pod.halt.is_set() or pod.ending is Ending.DELETED or not self.acts:
+        if pod.is_halted or pod.ending is Ending.DELETED or not self.acts:
             return
         if pod.never_started:
             if pod.launch is None:

@@ -4,14 +4,13 @@ what has come of them."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Generic, TypeVar
 
 from bridge.errors import BridgeError, Invalid, Throttled, Unsupported
 from bridge.groups.cloud import GroupCloud
 from bridge.groups.pods import Pod, Pods
-from bridge.workload import Waiting
+from bridge.workload import Key, Waiting
 
 _log = logging.getLogger(__name__)
 
@@ -27,16 +26,19 @@ class Launches(Generic[P]):
     def __init__(self, cloud: GroupCloud[P], pods: Pods[P]) -> None:
         self._cloud = cloud
         self._pods = pods
+        self._resting: dict[Key, asyncio.Event] = {}
 
     def start(self, pod: P) -> None:
         """Launches it, unless that is under way."""
-        if pod.launch is None and not pod.halt.is_set():
+        if pod.launch is None and not pod.is_halted:
             pod.launch = asyncio.create_task(self._launch(pod), name=f"launch {pod.identity.uid}")
 
     async def end(self, pod: P) -> None:
         """Launches it no further; returns when it is known how far it has come. Unavailable: that
         takes a while."""
-        pod.halt.set()
+        pod.is_halted = True
+        if (resting := self._resting.get(pod.identity.key)) is not None:
+            resting.set()
         if pod.launch is not None:
             # Not cancelled: what the cloud was just asked for would come all the same.
             await asyncio.gather(pod.launch, return_exceptions=True)
@@ -54,7 +56,7 @@ class Launches(Generic[P]):
         try:
             if pod.tries:
                 await self._rest(pod, min(pause, LONGEST))
-            while not pod.halt.is_set():
+            while not pod.is_halted:
                 wait = await self._try(pod)
                 if wait is None:
                     return
@@ -65,9 +67,16 @@ class Launches(Generic[P]):
             self._pods.tell(pod)
 
     async def _rest(self, pod: P, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
+        if pod.is_halted:
+            return
+        halted = self._resting[pod.identity.key] = asyncio.Event()
+        try:
             async with asyncio.timeout(seconds):
-                await pod.halt.wait()
+                await halted.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._resting[pod.identity.key]
 
     async def _try(self, pod: P) -> float | None:
         """One try. None: nothing more to do, else the least seconds until the next one."""

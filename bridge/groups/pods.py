@@ -65,7 +65,7 @@ class Pod(ABC):
     waiting: Waiting = Waiting("ContainerCreating")  # noqa: RUF009 - frozen
     notice: str = ""
     launch: asyncio.Task[None] | None = None
-    halt: asyncio.Event = field(default_factory=asyncio.Event)
+    is_halted: bool = False
     """It is launched no further."""
     tries: int = 0
     """Groups of it that never started."""
@@ -157,7 +157,7 @@ class Pod(ABC):
         if self.refused is not None or self.lost_at is not None:
             return True
         if not self.has_group:
-            return self.halt.is_set() and self.launch is None and self.is_settled
+            return self.is_halted and self.launch is None and self.is_settled
         return self.is_stopped and self.launch is None
 
     def group(self) -> Observed | None:
@@ -171,7 +171,7 @@ class Pod(ABC):
                 return None
             # Another one is to take the place of a group that never started.
             return self._unstarted() if self.never_started else self.shown()
-        if self.launch is None and not self.halt.is_set():
+        if self.launch is None and not self.is_halted:
             return None
         return Observed(
             self.identity, self._all(self.waiting), ended=self.is_over,
@@ -194,7 +194,7 @@ class Pod(ABC):
 
     def _unstarted(self) -> Observed:
         return Observed(
-            self.identity, self._all(self.waiting), ended=self.halt.is_set(),
+            self.identity, self._all(self.waiting), ended=self.is_halted,
             accepted_at=self.accepted_at,
         )  # fmt: skip
 

@@ -33,11 +33,11 @@ def lost(pod: PaperPod) -> None:
 
 
 def halted(pod: PaperPod) -> None:
-    pod.halt.set()
+    pod.is_halted = True
 
 
 def in_doubt(pod: PaperPod) -> None:
-    pod.halt.set()
+    pod.is_halted = True
     pod.is_settled = False
 
 
