@@ -257,7 +257,10 @@ class Adapter(Grouped[Pod]):
             raise Unsupported("CloudWatch Logs does not tell stdout from stderr")
 
         async def over() -> float | None:
-            return await self._quiet(pod, container)
+            quiet = await self._quiet(pod, container)
+            return (
+                await self._late(pod, container) if quiet is None and not options.follow else quiet
+            )
 
         stream = names.stream(container, pod.arn)
         async with aclosing(self._logs.read(stream, options, over)) as pieces:
@@ -280,3 +283,12 @@ class Adapter(Grouped[Pod]):
             ended_at = max(state.state.finished_at, pod.stopped_at or 0.0)
             left = min(left, ended_at + settles + _CLOCKS - self._clients.now())
         return left
+
+    async def _late(self, pod: Pod, container: str) -> float | None:
+        """For how many seconds more the last lines of a run that another follows may come; None:
+        there is none."""
+        shown = await self._view(pod)
+        state = shown.container(container) if shown is not None else None
+        if state is None or state.previous is None:
+            return None
+        return state.previous.finished_at + _DRIVER + _CLOCKS - self._clients.now()

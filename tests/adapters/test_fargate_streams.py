@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import Bench, container, exit_of, log, workload
+from contract import Bench, container, exit_of, log, until, workload
 from contract_streams import ECHOES, AttachContract, DialContract, ExecContract, rig
 from fargate_kit import SCALE, HelpedBench, helper  # noqa: F401 - a fixture
 from support.channels import drained, reads
 
 from bridge.adapter import Attach, Exec, Size
+from bridge.workload import Observed, RestartPolicy, Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +75,21 @@ async def test_who_reads_a_log_right_after_the_end_has_all_of_it(
     await bench.launch(adapter, pod)
     await exit_of(adapter, pod.identity)
     assert await log(adapter, pod.identity, **options) == b"last\n"
+
+
+async def test_who_reads_the_log_of_a_run_that_waits_for_the_next_has_all_of_it(
+    bench: HelpedBench,
+) -> None:
+    """What the driver has not sent yet is awaited there too."""
+    adapter = await bench.adapter()
+    await bench.cloud.fault("delay", service="logs", action="PutLogEvents", seconds=1.5 * SCALE)
+    one = container("sh", "-c", "echo last; exit 1")
+    pod = workload(replace(one, restart_policy=RestartPolicy.ALWAYS))
+    await bench.launch(adapter, pod)
+
+    def rests(observed: Observed) -> bool:
+        state = observed.containers[0]
+        return isinstance(state.state, Waiting) and state.previous is not None
+
+    await until(adapter, pod.identity, rests)
+    assert await log(adapter, pod.identity) == b"last\n"
